@@ -1,0 +1,1 @@
+#![cfg_attr(not(any(feature = "linux", test)), no_std)]

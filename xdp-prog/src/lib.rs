@@ -1,0 +1,2 @@
+//! The XDP program of sidestep.
+#![no_std]
