@@ -1,0 +1,248 @@
+//! The frame table: who owns a frame, what is in it, and whether the kernel still reads it.
+
+use crate::slab::NONE;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+
+/// Bytes in a frame (one UMEM chunk).
+pub const FRAME_SIZE: usize = 2048;
+
+/// Where payload starts in a frame that is to be sent: room for Ethernet (14), two VLAN tags (8), IPv6 (40) and TCP
+/// with all options (60), rounded up.
+pub const TX_HEADROOM: usize = 128;
+
+/// A frame's name: its index in the UMEM. `NONE` ends a list.
+pub type FrameId = u32;
+
+/// What the owner of a frame knows about it. Only the owning stack touches it, under its lock.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
+pub struct FrameMeta {
+    /// The next frame in whatever list holds this one; `NONE` at the end.
+    pub next: FrameId,
+    /// Sequence number of the first payload byte (TCP), else unused.
+    pub seq: u32,
+    /// Where the payload starts in the frame, and its length.
+    pub off: u16,
+    pub len: u16,
+    /// Free for the protocol: TCP keeps per-segment facts here (FIN rides on it, it was retransmitted, lost, sacked).
+    pub flags: u16,
+    /// Times this payload was given to the network.
+    pub transmissions: u16,
+    /// When it was last given to the network, low 32 bits of microseconds.
+    pub sent_at: u32,
+    _reserved: u32,
+}
+
+/// What others may need to know of a frame: the completion ring is shared by all stacks of a queue, so whoever
+/// finds a completion there must be able to give the frame back to its owner without the owner's lock.
+#[derive(Default, Debug)]
+#[repr(C)]
+pub struct FrameShared {
+    /// The owner: a stack's index + 1, or [`OWNER_POOL`], or [`OWNER_FILL`].
+    owner: AtomicU16,
+    /// Whether the kernel reads it: `TX_IDLE`, `TX_RING`, `TX_RING_RELEASED`.
+    tx: AtomicU8,
+    _pad: u8,
+    /// Link in the owner's list of returned frames (index + 1).
+    returned_next: AtomicU32,
+}
+
+/// The frame lies in the arena's common pool.
+pub const OWNER_POOL: u16 = 0;
+/// The frame is in a fill ring, or on its way through the kernel to a receive ring.
+pub const OWNER_FILL: u16 = u16::MAX;
+
+const TX_IDLE: u8 = 0;
+const TX_RING: u8 = 1;
+const TX_RING_RELEASED: u8 = 2;
+
+impl FrameShared {
+    pub fn owner(&self) -> u16 {
+        self.owner.load(Ordering::Relaxed)
+    }
+
+    pub fn set_owner(&self, owner: u16) {
+        self.owner.store(owner, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel may still read the frame.
+    pub fn is_in_tx(&self) -> bool {
+        self.tx.load(Ordering::Acquire) != TX_IDLE
+    }
+
+    /// The kernel is done with it. True when its owner had let go of it in the meantime, so that it is free now.
+    pub fn complete(&self) -> bool {
+        self.tx.swap(TX_IDLE, Ordering::AcqRel) == TX_RING_RELEASED
+    }
+
+    /// Clears every mark: for a frame that is known to be with nobody (start of the arena, a dead stack's frames).
+    pub fn reset(&self, owner: u16) {
+        self.set_owner(owner);
+        self.tx.store(TX_IDLE, Ordering::Release);
+        self.returned_next.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A stack's own free frames. `head` is index + 1, so that zeroed memory is an empty list.
+#[derive(Default, Debug)]
+#[repr(C)]
+pub struct FreeList {
+    head: u32,
+    count: u32,
+    /// Frames that others returned (completions found by another stack), index + 1 of the newest.
+    returned: AtomicU32,
+}
+
+impl FreeList {
+    /// Gives a frame back from outside the owner's lock.
+    pub fn push_returned(&self, frames: &[FrameShared], id: FrameId) {
+        let mut head = self.returned.load(Ordering::Relaxed);
+        loop {
+            frames[id as usize].returned_next.store(head, Ordering::Relaxed);
+            match self.returned.compare_exchange_weak(head, id + 1, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+}
+
+/// A stack's view of the frame table and of the UMEM.
+pub struct Frames<'m> {
+    meta: &'m mut [FrameMeta],
+    shared: &'m [FrameShared],
+    data: &'m mut [u8],
+    free: &'m mut FreeList,
+    owner: u16,
+}
+
+impl<'m> Frames<'m> {
+    /// `owner` is the stack's index + 1.
+    pub fn new(
+        meta: &'m mut [FrameMeta],
+        shared: &'m [FrameShared],
+        data: &'m mut [u8],
+        free: &'m mut FreeList,
+        owner: u16,
+    ) -> Self {
+        Frames { meta, shared, data, free, owner }
+    }
+
+    /// Takes a free frame; `None` when the stack has none (the runtime tops the list up between calls).
+    pub fn alloc(&mut self) -> Option<FrameId> {
+        if self.free.head == 0 {
+            self.collect_returned();
+        }
+        let id = self.free.head.checked_sub(1)?;
+        self.free.head = self.meta[id as usize].next;
+        self.free.count -= 1;
+        self.meta[id as usize] = FrameMeta { next: NONE, ..FrameMeta::default() };
+        Some(id)
+    }
+
+    /// Lets go of a frame. If the kernel still reads it, it becomes free with its completion.
+    pub fn release(&mut self, id: FrameId) {
+        let tx = &self.shared[id as usize].tx;
+        if tx.load(Ordering::Acquire) == TX_RING
+            && tx.compare_exchange(TX_RING, TX_RING_RELEASED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        {
+            return;
+        }
+        self.push_free(id);
+    }
+
+    /// Puts a frame that nobody reads on the free list. For the runtime (frames from the pool, completions);
+    /// everybody else calls [`Frames::release`].
+    pub fn push_free(&mut self, id: FrameId) {
+        self.shared[id as usize].set_owner(self.owner);
+        self.meta[id as usize].next = self.free.head;
+        self.free.head = id + 1;
+        self.free.count += 1;
+    }
+
+    /// Marks a frame as given to the kernel's transmit ring.
+    pub fn mark_in_tx(&mut self, id: FrameId) {
+        self.shared[id as usize].tx.store(TX_RING, Ordering::Release);
+    }
+
+    /// Whether the kernel may still read the frame: its headers must not be rewritten.
+    pub fn is_in_tx(&self, id: FrameId) -> bool {
+        self.shared[id as usize].is_in_tx()
+    }
+
+    /// Free frames at hand, not counting returned ones that were not collected yet.
+    pub fn free_count(&self) -> u32 {
+        self.free.count
+    }
+
+    /// Moves what others returned to the free list.
+    pub fn collect_returned(&mut self) {
+        let mut head = self.free.returned.swap(0, Ordering::Acquire);
+        while head != 0 {
+            let id = head - 1;
+            head = self.shared[id as usize].returned_next.load(Ordering::Relaxed);
+            self.push_free(id);
+        }
+    }
+
+    pub fn owner(&self) -> u16 {
+        self.owner
+    }
+
+    pub fn shared(&self, id: FrameId) -> &'m FrameShared {
+        &self.shared[id as usize]
+    }
+
+    /// All shared records: for giving a frame back to another stack.
+    pub fn all_shared(&self) -> &'m [FrameShared] {
+        self.shared
+    }
+
+    pub fn meta(&self, id: FrameId) -> &FrameMeta {
+        &self.meta[id as usize]
+    }
+
+    pub fn meta_mut(&mut self, id: FrameId) -> &mut FrameMeta {
+        &mut self.meta[id as usize]
+    }
+
+    /// The whole frame.
+    pub fn bytes(&self, id: FrameId) -> &[u8] {
+        let at = id as usize * FRAME_SIZE;
+        &self.data[at..at + FRAME_SIZE]
+    }
+
+    pub fn bytes_mut(&mut self, id: FrameId) -> &mut [u8] {
+        let at = id as usize * FRAME_SIZE;
+        &mut self.data[at..at + FRAME_SIZE]
+    }
+
+    /// The payload that the frame's record names.
+    pub fn payload(&self, id: FrameId) -> &[u8] {
+        let m = self.meta[id as usize];
+        &self.bytes(id)[m.off as usize..m.off as usize + m.len as usize]
+    }
+
+    /// Copies `len` payload bytes from the start of `from` to the end of `to`'s payload; the caller checked the room.
+    pub fn append(&mut self, to: FrameId, from: FrameId) {
+        let (t, f) = (self.meta[to as usize], self.meta[from as usize]);
+        let src = from as usize * FRAME_SIZE + f.off as usize;
+        let dst = to as usize * FRAME_SIZE + t.off as usize + t.len as usize;
+        self.data.copy_within(src..src + f.len as usize, dst);
+        self.meta[to as usize].len += f.len;
+    }
+
+    /// Bytes free behind the frame's payload.
+    pub fn tail_room(&self, id: FrameId) -> usize {
+        let m = self.meta[id as usize];
+        FRAME_SIZE - m.off as usize - m.len as usize
+    }
+
+    /// Drops `n` bytes from the front of the frame's payload.
+    pub fn advance(&mut self, id: FrameId, n: u16) {
+        let m = &mut self.meta[id as usize];
+        m.off += n;
+        m.len -= n;
+        m.seq = m.seq.wrapping_add(u32::from(n));
+    }
+}
