@@ -8,7 +8,7 @@
 //! - [`maps`]: the ABI. Maps, keys, values, and the verdicts that are counted.
 //! - [`rig`]: what the test rig's dropper shares with its loader.
 //!
-//! `bpf/main.rs` puts these into the kernel.
+//! `bpf/main.rs` puts these into the kernel; [`STEER_OBJECT`] is the result.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -18,6 +18,12 @@ pub mod packet;
 pub mod parse;
 pub mod rig;
 pub mod steer;
+
+// Not in BPF: there, the objects are what is being built.
+#[cfg(not(target_arch = "bpf"))]
+mod object;
+#[cfg(not(target_arch = "bpf"))]
+pub use object::{DROPPER_OBJECT, STEER_OBJECT};
 
 #[cfg(test)]
 #[path = "../tests/support/frames.rs"]
