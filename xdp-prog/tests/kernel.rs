@@ -5,6 +5,8 @@
 
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/netns.rs"]
+mod netns;
 #[path = "support/kernel.rs"]
 mod support;
 
@@ -13,12 +15,13 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use aya::programs::{Xdp, XdpMode};
 use frames::{ACK, SYN};
+use netns::{in_fresh_netns, ip, peer_namespace};
 use sidestep_xdp::maps::{
     EPHEMERAL_KERNEL_FLOWS, FlowKey, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState,
     Proto, Verdict, ipv4_mapped,
 };
 use sidestep_xdp::steer::bucket_of;
-use support::{Steer, in_fresh_netns, ip, peer_namespace, xsk};
+use support::{Steer, xsk};
 
 const LOCAL: [u8; 4] = [10, 77, 0, 1];
 const REMOTE: [u8; 4] = [10, 77, 0, 2];
