@@ -238,3 +238,36 @@ fn a_listener_does_not_make_a_flow_the_kernels() {
         steer.expect(&tcp4(80, ACK), Verdict::RedirectFlow);
     });
 }
+
+/// What a frame costs, for whoever changes the program: `cargo test -p sidestep-xdp --test kernel cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost() {
+    in_fresh_netns(|| {
+        let mut steer = serving();
+        let socket = xsk();
+        steer.xsk(5, &socket);
+        let tcp6 = frames::ipv6(REMOTE6, LOCAL6, 6, &frames::tcp(CLIENT, 80, ACK));
+        let tcp6 = frames::ethernet(0x86dd, &tcp6);
+        let arp = frames::ethernet(0x0806, &[0; 46]);
+        let report = |what, steer: &mut Steer, frame: &[u8]| {
+            println!("{what:40} {:?}", steer.time(frame));
+        };
+        report("not IP", &mut steer, &arp);
+        report("IPv4, port off", &mut steer, &tcp4(81, ACK));
+        report("IPv4, bucket", &mut steer, &tcp4(80, ACK));
+        report("IPv6, bucket", &mut steer, &tcp6);
+        steer.ephemeral(33_000, 5 + 1);
+        report("IPv4, ephemeral", &mut steer, &tcp4(33_000, ACK));
+        let shared = PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3);
+        steer.policy(Proto::Tcp, 80, shared);
+        report(
+            "IPv4, bucket after a kernel look-up",
+            &mut steer,
+            &tcp4(80, ACK),
+        );
+        steer.policy(Proto::Tcp, 80, ON);
+        steer.flow(&key4(80), 5);
+        report("IPv4, exact flow", &mut steer, &tcp4(80, ACK));
+    });
+}

@@ -1,6 +1,7 @@
 //! A loaded program with its maps.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::{TestRun as _, Xdp};
@@ -139,6 +140,15 @@ impl Steer {
             .test_run(options)
             .expect("a test run")
             .return_value
+    }
+
+    /// How long the program takes for a frame, on average over many.
+    pub(crate) fn time(&mut self, frame: &[u8]) -> Duration {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = 1_000_000;
+        let result = self.program().test_run(options).expect("a test run");
+        result.duration
     }
 
     /// Runs a frame, and wants this verdict: returned, and counted, alone and once.
