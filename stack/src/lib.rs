@@ -19,5 +19,7 @@ pub mod buf;
 pub mod counters;
 pub mod drops;
 pub mod slab;
+pub mod tcp;
 pub mod time;
 pub mod tunables;
+pub mod wire;
