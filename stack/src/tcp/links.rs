@@ -19,13 +19,15 @@ pub struct Links {
     /// No socket holds the connection any more.
     pub orphan: bool,
     pub rx_queue: u8,
-    pub _pad: u8,
+    /// Which of its listener's queues it is in: 0 none, 1 SYN queue, 2 accept queue.
+    pub queue: u8,
     pub queue_next: u32,
     pub queue_prev: u32,
     pub socket: u32,
     pub listener: u32,
     pub peer_mac: Mac,
-    pub _pad2: [u8; 2],
+    /// The generation of the tables when `peer_mac` was looked up; 0 before that.
+    pub mac_generation: u16,
 }
 
 impl Default for Links {
@@ -41,13 +43,13 @@ impl Default for Links {
             in_transmit: false,
             orphan: false,
             rx_queue: 0,
-            _pad: 0,
+            queue: 0,
             queue_next: NONE,
             queue_prev: NONE,
             socket: NONE,
             listener: NONE,
             peer_mac: Mac([0; 6]),
-            _pad2: [0; 2],
+            mac_generation: 0,
         }
     }
 }
