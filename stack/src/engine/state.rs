@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// A stack's shared state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct StackState {
     pub(crate) slabs: Slabs,
@@ -97,6 +97,31 @@ impl StackState {
         self.core.ports = PortBlocks::default();
         self.core.net.clear();
         self.core.forget_everything();
+    }
+}
+
+impl Default for Core {
+    /// What zeroed memory is as good as: something to call [`StackState::init`] on.
+    fn default() -> Self {
+        Core {
+            config: Config::default(),
+            tunables: Tunables::default(),
+            counters: Counters::default(),
+            transmit: Queue::EMPTY,
+            waiting: Queue::EMPTY,
+            waiting_until: Instant::ZERO,
+            turn: 0,
+            wakeups: 0,
+            generation: 0,
+            waiting_generation: 0,
+            _pad: 0,
+            time_waits: Queue::EMPTY,
+            ports: PortBlocks::default(),
+            listeners: [NONE; LISTENER_BUCKETS],
+            control: ControlRing::default(),
+            wheel: TimerWheel::default(),
+            net: NetTables::default(),
+        }
     }
 }
 
