@@ -26,15 +26,18 @@ pub(crate) enum Kind {
     Fresh = 4,
 }
 
-/// One word of the table: kind (8 bits), stack (8), generation (16), index (32).
+/// Indices are below this.
+const INDEX_MASK: u32 = (1 << 24) - 1;
+
+/// One word of the table: kind (8 bits), index (24), generation (32).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry(u64);
 
 impl Entry {
     pub(crate) const KERNEL: Entry = Entry(0);
 
-    pub(crate) const fn new(kind: Kind, generation: u16, index: u32) -> Entry {
-        Entry((kind as u64) << 56 | (generation as u64) << 32 | index as u64)
+    pub(crate) const fn new(kind: Kind, generation: u32, index: u32) -> Entry {
+        Entry((kind as u64) << 56 | ((index & INDEX_MASK) as u64) << 32 | generation as u64)
     }
 
     #[inline]
@@ -55,12 +58,12 @@ impl Entry {
 
     #[inline]
     pub(crate) const fn index(self) -> u32 {
-        self.0 as u32
+        (self.0 >> 32) as u32 & INDEX_MASK
     }
 
     #[inline]
-    pub(crate) const fn generation(self) -> u16 {
-        (self.0 >> 32) as u16
+    pub(crate) const fn generation(self) -> u32 {
+        self.0 as u32
     }
 }
 
@@ -111,7 +114,7 @@ impl FdTable {
         self.word(fd).map_or(Entry::KERNEL, |w| Entry(w.load(Ordering::Relaxed)))
     }
 
-    /// Sets the entry of `fd`; returns what stood there. False when the number is beyond the table.
+    /// Sets the entry of `fd`. False when the number is beyond the table.
     pub(crate) fn set(&self, fd: c_int, entry: Entry) -> bool {
         self.word(fd).inspect(|w| w.store(entry.0, Ordering::Relaxed)).is_some()
     }
@@ -154,8 +157,8 @@ mod tests {
 
     #[test]
     fn entries_keep_their_fields() {
-        let entry = Entry::new(Kind::Stream, 0xfffe, 0xdead_beef);
-        assert_eq!((entry.kind(), entry.generation(), entry.index()), (Kind::Stream, 0xfffe, 0xdead_beef));
+        let entry = Entry::new(Kind::Stream, 0xffff_fffe, 0xde_adbe);
+        assert_eq!((entry.kind(), entry.generation(), entry.index()), (Kind::Stream, 0xffff_fffe, 0xde_adbe));
         assert!(!entry.is_kernel());
         assert!(!Entry::new(Kind::Fresh, 0, 0).is_kernel());
     }
@@ -173,7 +176,7 @@ mod tests {
                 let kind = kinds[(random(&mut state) % 5) as usize];
                 let new = match kind {
                     Kind::Kernel => Entry::KERNEL,
-                    kind => Entry::new(kind, random(&mut state) as u16, random(&mut state) as u32),
+                    kind => Entry::new(kind, random(&mut state) as u32, random(&mut state) as u32),
                 };
                 let inside = (0..1024).contains(&fd);
                 let before = model.get(&fd).copied().unwrap_or(Entry::KERNEL);
