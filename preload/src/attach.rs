@@ -53,6 +53,11 @@ pub(crate) fn stack() -> Option<&'static Stack> {
     STACK.get()
 }
 
+/// Whether the tables are mapped and the daemon was greeted.
+pub(crate) fn is_armed() -> bool {
+    STAGE.load(Ordering::Acquire) == Stage::Armed as u8
+}
+
 /// Our number in the arena.
 #[inline]
 pub(crate) fn process() -> ProcId {
@@ -147,7 +152,7 @@ impl Attachment {
         self.device?;
         self.greet()?;
         let (_, hard) = sys::file_limit();
-        let mapped = TABLE.map(hard).and_then(|()| local::map()).and_then(|()| crate::epoll::map(TABLE.len()));
+        let mapped = TABLE.map(hard).and_then(|()| local::map()).and_then(|()| crate::interest::map(TABLE.len()));
         if mapped.is_err() {
             warn(Why::Full, format_args!("no memory for the descriptor table"));
             return None;

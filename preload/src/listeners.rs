@@ -162,7 +162,7 @@ fn go_live(fd: c_int, facts: &Facts) -> Option<SocketId> {
         let _ = stack.lock().release(now(), id, attach::process());
         return None;
     }
-    local::of(id.index)?.begin(id.index, 0);
+    local::of(id.index)?.begin(id, 0);
     Some(id)
 }
 

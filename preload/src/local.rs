@@ -2,6 +2,7 @@
 //! options that only the shim gives effect to.
 
 use crate::sys;
+use sidestep_stack::socket::SocketId;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Engine sockets have lower indices than this.
@@ -12,6 +13,8 @@ const MAX_SOCKETS: usize = 1 << 16;
 pub(crate) struct Local {
     /// Descriptors of this process.
     refs: AtomicU32,
+    /// The socket's name: a slot of the engine serves many in turn.
+    id: AtomicU64,
     /// Bits of [`Flag`].
     flags: AtomicU32,
     /// SO_RCVTIMEO and SO_SNDTIMEO, microseconds; 0 is "for ever".
@@ -62,12 +65,18 @@ pub(crate) fn held() -> impl Iterator<Item = u32> {
 
 impl Local {
     /// Begins a socket's time in this process: one descriptor.
-    pub(crate) fn begin(&self, index: u32, flags: u32) {
+    pub(crate) fn begin(&self, id: SocketId, flags: u32) {
+        self.id.store(id.to_bits(), Ordering::Relaxed);
         self.flags.store(flags, Ordering::Relaxed);
         self.receive_timeout_us.store(0, Ordering::Relaxed);
         self.send_timeout_us.store(0, Ordering::Relaxed);
         self.refs.store(1, Ordering::Release);
-        USED.fetch_max(index + 1, Ordering::AcqRel);
+        USED.fetch_max(id.index + 1, Ordering::AcqRel);
+    }
+
+    /// The socket, while it is held.
+    pub(crate) fn id(&self) -> Option<SocketId> {
+        self.is_held().then(|| SocketId::from_bits(self.id.load(Ordering::Acquire)))
     }
 
     fn is_held(&self) -> bool {

@@ -104,16 +104,21 @@ pub(crate) fn option<T: Copy + Default>(fd: c_int, level: c_int, name: c_int) ->
     Ok(value)
 }
 
-/// ppoll(2) over our own array. `timeout` is left as it was given.
+/// ppoll(2) over our own array.
 pub(crate) fn ppoll(fds: &mut [libc::pollfd], timeout_us: Option<u64>, sigmask: *const c_void) -> Result<isize> {
-    let time = timeout_us.map(timespec);
-    let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    let mut time = timeout_us.map(timespec);
+    let time = time_pointer(&mut time);
     // SAFETY: `fds` is ours; the timespec lives until the call returns; the kernel checks the mask's pointer.
     unsafe { raw!(ppoll, fds.as_mut_ptr(), fds.len(), time, sigmask, SIGSET_BYTES) }
 }
 
 /// The kernel's sigset_t is 64 bits, whatever libc's is.
 pub(crate) const SIGSET_BYTES: usize = 8;
+
+/// The pointer that a call with an optional timeout takes. The kernel writes what remains of the time.
+pub(crate) fn time_pointer(time: &mut Option<libc::timespec>) -> *mut libc::timespec {
+    time.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut)
+}
 
 pub(crate) fn timespec(us: u64) -> libc::timespec {
     libc::timespec { tv_sec: (us / 1_000_000) as _, tv_nsec: (us % 1_000_000 * 1_000) as _ }

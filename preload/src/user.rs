@@ -43,6 +43,16 @@ impl Stream {
         result.map_err(number)
     }
 
+    /// As [`Stream::with`], for a step that speaks errno already.
+    #[inline]
+    pub(crate) fn with_errno<T>(&self, step: impl FnOnce(&mut Guard<'_>, Instant) -> Result<T>) -> Result<T> {
+        let now = now();
+        let mut guard = self.stack.lock();
+        let result = step(&mut guard, now);
+        kick::after_call(&mut guard, now);
+        result
+    }
+
     /// A question to the engine: nothing to send afterwards.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&mut Guard<'_>) -> core::result::Result<T, Errno>) -> Result<T> {
         question(&mut self.stack.lock()).map_err(number)

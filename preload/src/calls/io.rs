@@ -364,7 +364,7 @@ fn wait_to_transmit(
 fn note_more(stream: &Stream, guard: &mut Guard<'_>, now: Instant, more: bool) {
     if more != stream.local.has(Flag::More) {
         stream.local.put(Flag::More, more);
-        let _ = guard.set_option(now, stream.id, SocketOption::Cork(more));
+        let _ = guard.set_option(now, stream.id, SocketOption::Cork, i32::from(more));
     }
 }
 
@@ -394,12 +394,14 @@ unsafe fn transmit_step(
             unsafe { core::slice::from_raw_parts(v.iov_base.cast::<u8>().add(start), len) }
         };
         match guard.send(now, stream.id, data) {
-            Ok(n) => total += n,
+            Ok(n) => {
+                total += n;
+                if n < len {
+                    break;
+                }
+            }
             Err(_) if total > 0 => break,
             Err(e) => return Err(number(e)),
-        }
-        if total < from.saturating_add(len) && total < len {
-            break;
         }
     }
     Ok(total)

@@ -1,6 +1,7 @@
 //! The life of a socket: socket, bind, listen, accept, connect, shutdown, names and options.
 
 use crate::blocking::{Wait, block};
+use crate::calls::fd::drop_entry;
 use crate::fd_table::{Entry, Kind, TABLE};
 use crate::listeners::{self, Facts, Live};
 use crate::local::{self, Flag};
@@ -22,7 +23,10 @@ pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Resu
     let is_tcp = matches!(domain, AF_INET | AF_INET6)
         && kind & KIND_MASK == SOCK_STREAM
         && matches!(protocol, 0 | libc::IPPROTO_TCP);
-    if is_tcp && attach::arm() {
+    if !is_tcp {
+        drop_entry(fd);
+    } else if attach::arm() {
+        drop_entry(fd);
         interest::forget(fd);
         TABLE.set(fd, Entry::new(Kind::Fresh, 0, domain as u32));
     }
@@ -115,8 +119,11 @@ pub(crate) unsafe fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
         unsafe { raw!(accept4, fd, addr, len, flags) }
     };
     let kernel_first = live.listener.kernel_goes_first();
-    if kernel_first && let result @ (Ok(_) | Err(_)) = from_kernel() && result != Err(EAGAIN) {
-        return result;
+    if kernel_first {
+        match from_kernel() {
+            Err(EAGAIN) => {}
+            result => return result,
+        }
     }
     let (accepted, peer) = match take_connection(&live, flags) {
         Err(EAGAIN) => match from_kernel() {
@@ -171,9 +178,9 @@ fn accept_locked(
     let fd = template::descriptor(family, flags & SOCK_CLOEXEC != 0)?;
     match guard.accept(now, live.id, attach::process()) {
         Ok((id, peer)) => {
-            guard.set_nonblocking(id, flags & SOCK_NONBLOCK != 0);
+            let _ = guard.set_nonblocking(id, flags & SOCK_NONBLOCK != 0);
             if let Some(local) = local::of(id.index) {
-                local.begin(id.index, if family == AF_INET6 { Flag::V6 as u32 } else { 0 });
+                local.begin(id, if family == AF_INET6 { Flag::V6 as u32 } else { 0 });
             }
             TABLE.set(fd, Stream::entry(id));
             Ok((fd, Some(peer)))
@@ -223,7 +230,7 @@ pub(crate) unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -
 fn connect_again(stream: &Stream) -> Result<isize> {
     stream.with(|guard, now| {
         guard.poll(now);
-        guard.connect_status(stream.id)
+        guard.connect_status(now, stream.id)
     })?;
     Err(libc::EISCONN)
 }
@@ -263,11 +270,11 @@ fn connect_user(
         let mut guard = stack.lock();
         let family = if is_v6 { Family::V6 } else { Family::V4 };
         let id = guard.open_stream(family, false, attach::process()).ok()?;
-        guard.set_nonblocking(id, nonblocking);
+        let _ = guard.set_nonblocking(id, nonblocking);
         options::apply(&mut guard, now, id, &settings);
         let started = guard.connect(now, id, local, remote);
         if !matches!(started, Ok(()) | Err(sidestep_stack::socket::Errno::EINPROGRESS)) {
-            guard.release(now, id, attach::process());
+            let _ = guard.release(now, id, attach::process());
             interest::put_back(fd, interest);
             return None;
         }
@@ -275,7 +282,7 @@ fn connect_user(
         id
     };
     let facts = local::of(id.index)?;
-    facts.begin(id.index, Flag::Shadow as u32 | if is_v6 { Flag::V6 as u32 } else { 0 });
+    facts.begin(id, Flag::Shadow as u32 | if is_v6 { Flag::V6 as u32 } else { 0 });
     facts.receive_timeout_us.store(settings.receive_timeout_us, std::sync::atomic::Ordering::Relaxed);
     facts.send_timeout_us.store(settings.send_timeout_us, std::sync::atomic::Ordering::Relaxed);
     TABLE.set(fd, Stream::entry(id));
@@ -288,7 +295,7 @@ fn connect_user(
 
 fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> {
     let wait = Wait { timeout_us, also: None };
-    let connected = block(stream.stack, stream.id, wait, |guard, _| match guard.connect_status(stream.id).map_err(number) {
+    let connected = block(stream.stack, stream.id, wait, |guard, now| match guard.connect_status(now, stream.id).map_err(number) {
         Err(EINPROGRESS | libc::EALREADY) => Err(EAGAIN),
         result => result,
     });
@@ -308,8 +315,8 @@ pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> Result<isize> {
         return unsafe { raw!(shutdown, fd, how) };
     };
     let how = match how {
-        libc::SHUT_RD => How::Receive,
-        libc::SHUT_WR => How::Send,
+        libc::SHUT_RD => How::Read,
+        libc::SHUT_WR => How::Write,
         libc::SHUT_RDWR => How::Both,
         _ => return Err(EINVAL),
     };
