@@ -112,19 +112,7 @@ impl Layout {
         let engines = c.skip(engine_bytes * MAX_STACKS, PAGE);
         let umem = c.skip(frames * FRAME_SIZE, PAGE);
         let total = c.0.next_multiple_of(PAGE);
-        Layout {
-            frames,
-            processes,
-            stacks,
-            queues,
-            pool,
-            frame_meta,
-            frame_shared,
-            engines,
-            engine_bytes,
-            umem,
-            total,
-        }
+        Layout { frames, processes, stacks, queues, pool, frame_meta, frame_shared, engines, engine_bytes, umem, total }
     }
 
     fn parts_at(start: usize) -> EngineParts {

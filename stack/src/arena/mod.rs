@@ -47,7 +47,9 @@ unsafe impl Sync for Arena {}
 #[derive(Debug)]
 pub enum ArenaError {
     /// It was made by another build.
-    Version { theirs: u64 },
+    Version {
+        theirs: u64,
+    },
     /// It is too small for what its header says, or not an arena.
     Malformed,
     Os(io::Error),

@@ -100,6 +100,15 @@ impl StackState {
     }
 }
 
+impl StackState {
+    /// Where a stack's free list lies, without a reference to the rest: for whoever returns a frame from outside.
+    #[cfg(feature = "linux")]
+    pub(crate) fn free_list(state: *mut StackState) -> *const FreeList {
+        // The offset of a field; nothing is read.
+        state.cast::<u8>().wrapping_add(core::mem::offset_of!(StackState, free_frames)).cast::<FreeList>().cast_const()
+    }
+}
+
 impl Core {
     /// Empties every list. What they held must be gone already, or go with them.
     pub(crate) fn forget_everything(&mut self) {
