@@ -62,7 +62,7 @@ impl Spin {
     }
 
     /// A sleep that followed in vain spinning lasted `us`.
-    fn slept(us: u64) {
+    pub(crate) fn slept(us: u64) {
         let full = config().spin_us;
         let current = SPIN_US.get().min(full);
         // Had we spun the full time we would have met it: spin again. Otherwise spin less each time, down to not at all.
@@ -200,7 +200,7 @@ fn sleep_once<T>(
         }
         kick::before_wait(&mut guard, now);
         if let Some(bell) = &bell {
-            guard.wait_on(socket, bell.bit());
+            let _ = guard.wait_on(socket, bell.bit()); // closed by now? the next attempt tells
         }
         stack.sleep_begin();
         sleep_us(&guard, now, deadline, bell.is_some())
@@ -208,7 +208,7 @@ fn sleep_once<T>(
     let woken = sleep(stack, bell.as_ref(), wait.also.map(|fd| (fd, POLLIN)), timeout, core::ptr::null());
     stack.sleep_end();
     if let Some(bell) = &bell {
-        stack.lock().unwait(socket, bell.bit());
+        let _ = stack.lock().unwait(socket, bell.bit());
     }
     match woken {
         Err(EINTR) if wait.timeout_us == 0 && handlers_restart() => None,

@@ -126,8 +126,7 @@ impl FdTable {
 
     /// As `replace`, only if the entry still is `old`.
     pub(crate) fn replace_if(&self, fd: c_int, old: Entry, new: Entry) -> bool {
-        self.word(fd)
-            .is_some_and(|w| w.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+        self.word(fd).is_some_and(|w| w.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed).is_ok())
     }
 
     pub(crate) fn len(&self) -> usize {

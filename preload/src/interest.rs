@@ -3,8 +3,8 @@
 
 use crate::sys::Result;
 use libc::c_int;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// One number's record. All zeroes: nothing was done.
 #[derive(Clone, Copy, Default, Debug)]

@@ -4,7 +4,6 @@
 //! straight to the kernel, which also checks the application's pointers for us (EFAULT).
 
 use libc::{c_int, c_void};
-use syscalls::Sysno;
 
 /// What a call of ours gives: a value, or a Linux error number.
 pub(crate) type Result<T> = core::result::Result<T, c_int>;
@@ -128,7 +127,7 @@ pub(crate) fn timespec(us: u64) -> libc::timespec {
 pub(crate) fn map_lazily(len: usize) -> Result<*mut u8> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping at an address of the kernel's choice.
-    unsafe { raw!(mmap, 0, len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) }.map(|at| at as *mut u8)
+    unsafe { raw!(mmap, 0, len, libc::PROT_READ | libc::PROT_WRITE, flags, usize::MAX, 0) }.map(|at| at as *mut u8)
 }
 
 /// # Safety
@@ -168,18 +167,4 @@ pub(crate) fn handler_flags(signal: c_int) -> Option<u64> {
     // SAFETY: `action` is writable and as large as the kernel's struct.
     unsafe { raw!(rt_sigaction, signal, 0, &raw mut action, SIGSET_BYTES) }.ok()?;
     (action[0] > 1).then_some(action[1])
-}
-
-/// Runs a system call whose arguments came from the application as they are.
-///
-/// # Safety
-/// Pointers among the arguments are the application's: the kernel checks them and answers EFAULT.
-#[inline]
-pub(crate) unsafe fn forward(nr: Sysno, args: [usize; 6]) -> Result<isize> {
-    let [a, b, c, d, e, f] = args;
-    // SAFETY: the caller's promise.
-    match unsafe { syscalls::syscall6(nr, a, b, c, d, e, f) } {
-        Ok(value) => Ok(value as isize),
-        Err(error) => Err(error.into_raw()),
-    }
 }

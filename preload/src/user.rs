@@ -35,7 +35,10 @@ impl Stream {
 
     /// One step on the engine, with what it leaves to send sent or put off.
     #[inline]
-    pub(crate) fn with<T>(&self, step: impl FnOnce(&mut Guard<'_>, Instant) -> core::result::Result<T, Errno>) -> Result<T> {
+    pub(crate) fn with<T>(
+        &self,
+        step: impl FnOnce(&mut Guard<'_>, Instant) -> core::result::Result<T, Errno>,
+    ) -> Result<T> {
         let now = now();
         let mut guard = self.stack.lock();
         let result = step(&mut guard, now);

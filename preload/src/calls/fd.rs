@@ -43,7 +43,7 @@ fn release_stream(fd: c_int, stream: &Stream) {
     }
     let _ = stream.with(|guard, now| {
         // Other processes may hold it still; in our sets the descriptor is no more.
-        guard.epoll_delete_all(stream.id, fd as u32);
+        let _ = guard.epoll_delete_all(stream.id, fd as u32);
         guard.release(now, stream.id, attach::process())
     });
 }

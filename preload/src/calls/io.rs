@@ -229,7 +229,8 @@ unsafe fn receive_step(
             guard.discard(now, stream.id, room)
         } else {
             // SAFETY: the caller's promise; `start + room` is the buffer's length.
-            let out = unsafe { core::slice::from_raw_parts_mut(v.iov_base.cast::<u8>().add(start), room.min(COUNT_MAX)) };
+            let out =
+                unsafe { core::slice::from_raw_parts_mut(v.iov_base.cast::<u8>().add(start), room.min(COUNT_MAX)) };
             guard.recv(now, stream.id, out, peek)
         };
         match step {

@@ -335,7 +335,12 @@ impl Sets {
 }
 
 /// The common part. `None`: nothing of ours is in the sets.
-fn select_us(count: c_int, sets: [*mut fd_set; 3], timeout_us: Option<u64>, mask: *const c_void) -> Option<Result<isize>> {
+fn select_us(
+    count: c_int,
+    sets: [*mut fd_set; 3],
+    timeout_us: Option<u64>,
+    mask: *const c_void,
+) -> Option<Result<isize>> {
     if !TABLE.is_mapped() || count < 0 {
         return None;
     }

@@ -14,7 +14,7 @@ use libc::{POLLIN, c_int, c_void, pollfd, sockaddr, socklen_t};
 use sidestep_stack::addr::{Endpoint, Ip};
 use sidestep_stack::ip::tables::RouteVerdict;
 use sidestep_stack::runtime::{Stack, now};
-use sidestep_stack::socket::{Family, How};
+use sidestep_stack::socket::{Errno, Family, How};
 
 const KIND_MASK: c_int = 0xf;
 
@@ -49,7 +49,9 @@ pub(crate) unsafe fn listen(fd: c_int, backlog: c_int) -> Result<isize> {
     let done = unsafe { raw!(listen, fd, backlog) }?;
     match TABLE.lookup(fd) {
         entry if entry.kind() == Kind::Listener => listeners::set_backlog(entry, backlog),
-        entry if matches!(entry.kind(), Kind::Fresh | Kind::Kernel) && attach::arm() => note_listener(fd, entry, backlog),
+        entry if matches!(entry.kind(), Kind::Fresh | Kind::Kernel) && attach::arm() => {
+            note_listener(fd, entry, backlog)
+        }
         _ => {}
     }
     Ok(done)
@@ -272,8 +274,14 @@ fn connect_user(
         let id = guard.open_stream(family, false, attach::process()).ok()?;
         let _ = guard.set_nonblocking(id, nonblocking);
         options::apply(&mut guard, now, id, &settings);
-        let started = guard.connect(now, id, local, remote);
-        if !matches!(started, Ok(()) | Err(sidestep_stack::socket::Errno::EINPROGRESS)) {
+        let mut started = guard.connect(now, id, local, remote);
+        if started == Err(Errno::EADDRNOTAVAIL) {
+            drop(guard);
+            attach::more_ports(stack);
+            guard = stack.lock();
+            started = guard.connect(now, id, local, remote);
+        }
+        if !matches!(started, Ok(()) | Err(Errno::EINPROGRESS)) {
             let _ = guard.release(now, id, attach::process());
             interest::put_back(fd, interest);
             return None;
@@ -295,10 +303,11 @@ fn connect_user(
 
 fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> {
     let wait = Wait { timeout_us, also: None };
-    let connected = block(stream.stack, stream.id, wait, |guard, now| match guard.connect_status(now, stream.id).map_err(number) {
-        Err(EINPROGRESS | libc::EALREADY) => Err(EAGAIN),
-        result => result,
-    });
+    let connected =
+        block(stream.stack, stream.id, wait, |guard, now| match guard.connect_status(now, stream.id).map_err(number) {
+            Err(EINPROGRESS | libc::EALREADY) => Err(EAGAIN),
+            result => result,
+        });
     match connected {
         Err(EAGAIN) => Err(EINPROGRESS), // SO_SNDTIMEO ran out: it goes on connecting
         result => sys::done(result),
