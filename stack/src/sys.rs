@@ -28,6 +28,33 @@ pub(crate) unsafe fn munmap(at: *mut u8, len: usize) {
     let _ = unsafe { syscall!(Sysno::munmap, at, len) };
 }
 
+/// memfd_create(2), close-on-exec, of `len` bytes of sparse zeroes.
+pub(crate) fn memfd(name: &std::ffi::CStr, len: u64) -> io::Result<RawFd> {
+    // SAFETY: a NUL-terminated name.
+    let fd = unsafe { syscall!(Sysno::memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) }.map_err(os)? as RawFd;
+    // SAFETY: no memory is passed.
+    unsafe { syscall!(Sysno::ftruncate, fd, len) }.map_err(os)?;
+    Ok(fd)
+}
+
+/// Makes `len` bytes of shared memory at `at` zeroes, and gives their pages back. Both are in whole pages.
+///
+/// # Safety
+/// `at..at + len` is part of a shared mapping that nobody refers to now.
+pub(crate) unsafe fn punch(at: *mut u8, len: usize) -> io::Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe { syscall!(Sysno::madvise, at, len, libc::MADV_REMOVE) }.map(|_| ()).map_err(os)
+}
+
+/// fstat(2): a file's size.
+pub(crate) fn file_size(fd: RawFd) -> io::Result<u64> {
+    // SAFETY: all zeroes is a valid `stat`.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: a writable `stat` of the kernel's own layout.
+    unsafe { syscall!(Sysno::fstat, fd, &raw mut stat) }.map_err(os)?;
+    Ok(stat.st_size as u64)
+}
+
 /// Tells the kernel that the transmit ring has work: sendto(2) with nothing to say.
 pub(crate) fn kick(fd: RawFd) -> Result<(), i32> {
     // SAFETY: a null buffer of length 0.
