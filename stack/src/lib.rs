@@ -12,12 +12,29 @@
 //! - [`socket`]: listeners, streams, options, readiness and epoll, in the words of POSIX;
 //! - [`buf`], [`slab`], [`timer_wheel`]: frames, slots and deadlines;
 //! - [`drops`], [`counters`], [`tunables`], [`addr`], [`time`]: the vocabulary.
-#![cfg_attr(not(any(feature = "linux", test)), no_std)]
+#![cfg_attr(not(any(feature = "linux", feature = "testing", test)), no_std)]
 
 pub mod addr;
+#[cfg(feature = "linux")]
+pub mod arena;
 pub mod buf;
 pub mod counters;
 pub mod drops;
+pub mod engine;
+pub mod ip;
+pub mod link;
+#[cfg(feature = "linux")]
+pub mod runtime;
 pub mod slab;
+pub mod socket;
+#[cfg(feature = "linux")]
+mod sys;
+pub mod tcp;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
+pub mod timer_wheel;
 pub mod tunables;
+pub mod wire;
+#[cfg(feature = "linux")]
+pub mod xsk;

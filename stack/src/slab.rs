@@ -56,6 +56,11 @@ impl<'m, T: SlabItem> Slab<'m, T> {
         self.state.live -= 1;
     }
 
+    /// Takes every slot back at once. Nobody may refer to one any more.
+    pub fn reset(&mut self) {
+        *self.state = SlabState::default();
+    }
+
     /// Items handed out now.
     pub fn live(&self) -> u32 {
         self.state.live

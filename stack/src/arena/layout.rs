@@ -1,9 +1,8 @@
 //! Where everything lies in the arena: offsets from its start, computed from one number, the count of frames.
 
 use super::{Header, Processes, QueueShared, StackSlot, pool::PoolShared};
-use crate::buf::{FRAME_SIZE, FrameMeta, FrameShared, FreeList};
+use crate::buf::{FRAME_SIZE, FrameMeta, FrameShared};
 use crate::engine::StackState;
-use crate::slab::SlabState;
 use crate::socket::{EpollItem, EpollSet, Socket};
 use crate::tcp::{Tcb, TimeWait};
 
@@ -21,16 +20,6 @@ pub(super) const FLOW_BUCKETS: usize = 32 * 1024;
 
 pub(super) const PAGE: usize = 4096;
 
-/// How far each slab of a stack got.
-#[repr(C)]
-pub(super) struct SlabStates {
-    pub(super) conns: SlabState,
-    pub(super) time_waits: SlabState,
-    pub(super) sockets: SlabState,
-    pub(super) epoll_sets: SlabState,
-    pub(super) epoll_items: SlabState,
-}
-
 /// Names the layout: a process and an arena of different builds refuse each other. It mixes the version with the
 /// sizes of all that lies in the arena (FNV-1a).
 pub const LAYOUT_VERSION: u64 = {
@@ -42,9 +31,7 @@ pub const LAYOUT_VERSION: u64 = {
         size_of::<PoolShared>(),
         size_of::<FrameMeta>(),
         size_of::<FrameShared>(),
-        size_of::<FreeList>(),
         size_of::<StackState>(),
-        size_of::<SlabStates>(),
         size_of::<Tcb>(),
         size_of::<TimeWait>(),
         size_of::<Socket>(),
@@ -86,8 +73,6 @@ pub(super) struct Layout {
 /// Offsets of one engine's parts.
 pub(super) struct EngineParts {
     pub(super) state: usize,
-    pub(super) slabs: usize,
-    pub(super) free: usize,
     pub(super) conns: usize,
     pub(super) time_waits: usize,
     pub(super) sockets: usize,
@@ -127,27 +112,13 @@ impl Layout {
         let engines = c.skip(engine_bytes * MAX_STACKS, PAGE);
         let umem = c.skip(frames * FRAME_SIZE, PAGE);
         let total = c.0.next_multiple_of(PAGE);
-        Layout {
-            frames,
-            processes,
-            stacks,
-            queues,
-            pool,
-            frame_meta,
-            frame_shared,
-            engines,
-            engine_bytes,
-            umem,
-            total,
-        }
+        Layout { frames, processes, stacks, queues, pool, frame_meta, frame_shared, engines, engine_bytes, umem, total }
     }
 
     fn parts_at(start: usize) -> EngineParts {
         let mut c = Cursor(start);
         EngineParts {
             state: c.room::<StackState>(1),
-            slabs: c.room::<SlabStates>(1),
-            free: c.room::<FreeList>(1),
             conns: c.room::<Tcb>(CONNS),
             time_waits: c.room::<TimeWait>(TIME_WAITS),
             sockets: c.room::<Socket>(SOCKETS),

@@ -23,11 +23,11 @@ pub use pool::{Census, Pool, QueueShared};
 pub use processes::{MAX_PROCS, PENDING_FORK, ProcId, Processes};
 pub use stack_slot::{BELLS, StackSlot};
 
-use crate::buf::{FRAME_SIZE, FrameId, FrameMeta, FrameShared, Frames, FreeList};
-use crate::engine::{Engine, Parts, StackState};
-use crate::slab::Slab;
+use crate::buf::{FRAME_SIZE, FrameId, FrameMeta, FrameShared};
+use crate::engine::{Config, Engine, Parts, StackState};
 use crate::sys;
-use layout::{Layout, SlabStates};
+use crate::tunables::Tunables;
+use layout::Layout;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
@@ -47,7 +47,9 @@ unsafe impl Sync for Arena {}
 #[derive(Debug)]
 pub enum ArenaError {
     /// It was made by another build.
-    Version { theirs: u64 },
+    Version {
+        theirs: u64,
+    },
     /// It is too small for what its header says, or not an arena.
     Malformed,
     Os(io::Error),
@@ -176,12 +178,16 @@ impl Arena {
         unsafe { core::slice::from_raw_parts(self.base.add(self.layout.frame_shared).cast(), self.layout.frames) }
     }
 
-    /// Takes a free stack slot, with its lock made and its memory zeroed. For the daemon, whose one thread does it.
-    pub fn alloc_stack(&self) -> io::Result<Option<u32>> {
+    /// Takes a free stack slot and makes a working, empty stack there; `None` when all are taken. For the daemon, whose
+    /// one thread does it.
+    pub fn alloc_stack(&self, config: &Config, tunables: &Tunables) -> io::Result<Option<u32>> {
         let Some(index) = (0..MAX_STACKS as u32).find(|i| self.stack(*i).claim()) else { return Ok(None) };
         let (at, len) = self.layout.engine_of(index as usize);
         // SAFETY: the slot was free: nobody has a view of its engine's memory, which `at` and `len` bound, in pages.
         unsafe { sys::punch(self.base.add(at), len) }?;
+        let state = self.layout.engine_parts(index as usize).state;
+        // SAFETY: as above; zeroes are a valid StackState.
+        unsafe { &mut *self.base.add(state).cast::<StackState>() }.init(config, tunables);
         self.stack(index).init_lock()?;
         Ok(Some(index))
     }
@@ -218,22 +224,18 @@ impl Arena {
         // element types are valid when zeroed; exclusive use is the caller's promise. The frame records and UMEM
         // are common to all stacks, but each touches only the frames it owns.
         unsafe {
-            let slabs = &mut *self.base.add(e.slabs).cast::<SlabStates>();
             Engine::new(Parts {
-                stack: &mut *self.base.add(e.state).cast::<StackState>(),
-                conns: Slab::new(self.slice(e.conns, layout::CONNS), &mut slabs.conns),
-                time_waits: Slab::new(self.slice(e.time_waits, layout::TIME_WAITS), &mut slabs.time_waits),
-                sockets: Slab::new(self.slice(e.sockets, layout::SOCKETS), &mut slabs.sockets),
-                epoll_sets: Slab::new(self.slice(e.epoll_sets, layout::EPOLL_SETS), &mut slabs.epoll_sets),
-                epoll_items: Slab::new(self.slice(e.epoll_items, layout::EPOLL_ITEMS), &mut slabs.epoll_items),
+                state: &mut *self.base.add(e.state).cast::<StackState>(),
+                conns: self.slice(e.conns, layout::CONNS),
+                time_waits: self.slice(e.time_waits, layout::TIME_WAITS),
+                sockets: self.slice(e.sockets, layout::SOCKETS),
+                epoll_sets: self.slice(e.epoll_sets, layout::EPOLL_SETS),
+                epoll_items: self.slice(e.epoll_items, layout::EPOLL_ITEMS),
                 flow_table: self.slice(e.flow_table, layout::FLOW_BUCKETS),
-                frames: Frames::new(
-                    self.slice(l.frame_meta, l.frames),
-                    self.frames_shared(),
-                    self.slice(l.umem, l.frames * FRAME_SIZE),
-                    &mut *self.base.add(e.free).cast::<FreeList>(),
-                    index as u16 + 1,
-                ),
+                frame_meta: self.slice(l.frame_meta, l.frames),
+                frame_shared: self.frames_shared(),
+                umem: self.slice(l.umem, l.frames * FRAME_SIZE),
+                owner: index as u16 + 1,
             })
         }
     }
@@ -244,9 +246,9 @@ impl Arena {
             0 => self.pool().put(id),
             owner if (owner as usize) <= MAX_STACKS => {
                 let e = self.layout.engine_parts(owner as usize - 1);
-                // SAFETY: a FreeList lies there; `push_returned` touches its atomic word only, which the stack's
-                // owner too touches only atomically.
-                let free = unsafe { &*self.base.add(e.free).cast::<FreeList>() };
+                // SAFETY: a StackState lies there; of its free list, `push_returned` touches the atomic word only, which
+                // the stack's owner too touches only atomically.
+                let free = unsafe { &*StackState::free_list(self.base.add(e.state).cast()) };
                 free.push_returned(self.frames_shared(), id);
             }
             _ => {} // in a fill ring: not ours to move

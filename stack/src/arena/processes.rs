@@ -21,8 +21,7 @@ pub struct Processes {
 impl Processes {
     /// Takes a slot; `None` when all are taken.
     pub fn claim(&self, pid: u32) -> Option<ProcId> {
-        let free =
-            |slot: &AtomicU32| slot.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let free = |slot: &AtomicU32| slot.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         self.pids.iter().position(free).map(|i| i as ProcId)
     }
 

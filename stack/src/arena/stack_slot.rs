@@ -59,8 +59,7 @@ impl StackSlot {
     }
 
     pub(crate) fn claim_bell(&self, process: ProcId) -> Option<usize> {
-        let free =
-            |b: &AtomicU16| b.compare_exchange(0, process + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let free = |b: &AtomicU16| b.compare_exchange(0, process + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         self.bells.iter().position(free)
     }
 

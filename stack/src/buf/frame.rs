@@ -180,6 +180,11 @@ impl<'m> Frames<'m> {
         self.shared[id as usize].is_in_tx()
     }
 
+    /// Forgets the free frames: whoever rebuilds a stack finds them by owner.
+    pub fn forget_free(&mut self) {
+        *self.free = FreeList::default();
+    }
+
     /// Free frames at hand, not counting returned ones that were not collected yet.
     pub fn free_count(&self) -> u32 {
         self.free.count

@@ -1,6 +1,6 @@
 //! A stack attached to this process: the lock and what may be done under it.
 
-use super::{Bell, now};
+use super::Bell;
 use crate::arena::{Arena, BELLS, LockOutcome, ProcId, StackSlot};
 use crate::engine::Engine;
 use crate::sys;
@@ -279,8 +279,8 @@ impl Guard<'_> {
         own
     }
 
-    /// The last owner of the lock died inside: nothing that it may have half-written is trusted. Peers are reset as
-    /// far as the wreck allows, and the stack starts empty.
+    /// The last owner of the lock died inside: nothing that it may have half-written is trusted. The stack starts
+    /// empty; peers are reset by their next segment.
     fn start_over(&mut self) {
         let owner = self.engine.frames_mut().owner();
         for queue in &self.stack.queues {
@@ -293,11 +293,9 @@ impl Guard<'_> {
             }
             queue.consume(n);
         }
+        self.engine.reset_all();
         self.engine.frames_mut().rebuild();
         self.take_from_pool(FREE_STEP);
-        let now = now();
-        self.engine.reset_all(now);
-        self.flush(now);
     }
 }
 

@@ -66,7 +66,11 @@ impl Queue {
     /// The `n`-th received frame: its id, where the packet starts in it, its length.
     pub(crate) fn peek(&self, n: u32) -> (FrameId, u16, u16) {
         let d = self.rx.peek(n);
-        ((d.addr / FRAME_SIZE as u64) as FrameId, (d.addr % FRAME_SIZE as u64) as u16, d.len.min(u16::MAX.into()) as u16)
+        (
+            (d.addr / FRAME_SIZE as u64) as FrameId,
+            (d.addr % FRAME_SIZE as u64) as u16,
+            d.len.min(u16::MAX.into()) as u16,
+        )
     }
 
     pub(crate) fn consume(&self, n: u32) {
@@ -140,7 +144,13 @@ impl Queue {
     }
 
     /// Puts up to `wanted` frames, which `next` gives, on the fill ring; returns how many it took.
-    pub(crate) fn refill(&self, lock: &QueueShared, wanted: u32, next: impl FnMut() -> Option<FrameId>, arena: &Arena) -> u32 {
+    pub(crate) fn refill(
+        &self,
+        lock: &QueueShared,
+        wanted: u32,
+        next: impl FnMut() -> Option<FrameId>,
+        arena: &Arena,
+    ) -> u32 {
         self.shared.refill(lock, wanted, next, |id| arena.frames_shared()[id as usize].set_owner(OWNER_FILL))
     }
 }

@@ -11,12 +11,19 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 #[derive(Debug)]
 pub enum XskError {
     /// RLIMIT_MEMLOCK is too small for the UMEM.
-    Memlock { bytes: usize },
+    Memlock {
+        bytes: usize,
+    },
     /// Another AF_XDP program has the queue.
-    QueueBusy { queue: u32 },
+    QueueBusy {
+        queue: u32,
+    },
     Privilege,
     Unsupported,
-    Os { what: &'static str, error: io::Error },
+    Os {
+        what: &'static str,
+        error: io::Error,
+    },
 }
 
 impl core::fmt::Display for XskError {

@@ -1,0 +1,64 @@
+//! Answers that have no connection behind them: RST, challenge ACKs, TIME-WAIT's ACKs. They are made at once, frame and
+//! all, and wait in a small ring until somebody asks for transmissions.
+
+use super::{Engine, TxFrame};
+use crate::addr::{Flow, Mac};
+use crate::drops::Drop;
+use crate::wire::tcp::Control;
+
+const RING: usize = 64;
+
+/// Prepared frames, oldest first.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct ControlRing {
+    frames: [TxFrame; RING],
+    head: u32,
+    len: u32,
+}
+
+impl Default for ControlRing {
+    fn default() -> Self {
+        ControlRing { frames: [TxFrame::default(); RING], head: 0, len: 0 }
+    }
+}
+
+impl ControlRing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.len as usize == RING
+    }
+
+    fn push(&mut self, frame: TxFrame) {
+        self.frames[(self.head + self.len) as usize % RING] = frame;
+        self.len += 1;
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<TxFrame> {
+        if self.len == 0 {
+            return None;
+        }
+        let frame = self.frames[self.head as usize];
+        self.head = (self.head + 1) % RING as u32;
+        self.len -= 1;
+        Some(frame)
+    }
+}
+
+impl Engine<'_> {
+    /// Answers with a control segment, to where the segment (or the connection's last one) came from.
+    pub(crate) fn reply(&mut self, flow: &Flow, mac: Mac, queue: u8, control: &Control) {
+        if self.state.control.is_full() {
+            return self.state.counters.drops.count(Drop::ControlQueueFull);
+        }
+        let Some(frame) = self.frames.alloc() else { return self.state.counters.drops.count(Drop::NoFrame) };
+        let off = crate::buf::TX_HEADROOM as u16;
+        let out = &mut self.frames.bytes_mut(frame)[usize::from(off)..];
+        let len = control.emit(flow.local.port, flow.remote.port, out) as u16;
+        let ready = self.finish_frame(flow, mac, TxFrame { frame, off, len, queue });
+        self.state.control.push(ready);
+    }
+}

@@ -1,0 +1,204 @@
+//! The engine: a frame comes in, frames go out. It owns a stack's connections and sockets and everything they need.
+//!
+//! [`Engine::handle_frame`], [`Engine::handle_timers`] and the socket calls (in [`crate::socket`]) put work in;
+//! [`Engine::poll_transmit`], [`Engine::take_wakeups`] and [`Engine::next_deadline`] say what is to be done with it.
+//! - `state.rs`: what of a stack lives in shared memory, and how it starts;
+//! - `receive.rs`: a frame's way to its connection or listener;
+//! - `connections.rs`: what becomes of connections: events, lists, timers, the end; `flows.rs`: finding them;
+//! - `time_waits.rs`: the records of those that closed first;
+//! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection.
+
+mod connections;
+mod control;
+mod flows;
+mod receive;
+mod state;
+mod time_waits;
+mod transmit;
+
+use crate::buf::{FrameMeta, FrameShared, Frames};
+use crate::counters::Counters;
+use crate::ip::tables::NetTables;
+use crate::slab::Slab;
+use crate::socket::{EpollItem, EpollSet, Socket};
+use crate::tcp::{Tcb, TimeWait};
+use crate::time::Instant;
+use crate::tunables::Tunables;
+
+pub(crate) use flows::flow_hash;
+pub(crate) use receive::{Fate, Origin};
+pub use state::{Config, StackState, TxChecksum};
+pub(crate) use state::{Core, Queue};
+pub use transmit::TxFrame;
+
+/// What the protocol machine works with, out of the engine's fields (so that the connection itself can be borrowed too).
+macro_rules! context {
+    ($engine:expr, $now:expr) => {
+        $crate::tcp::Context {
+            now: $now,
+            frames: &mut $engine.frames,
+            counters: &mut $engine.state.counters,
+            tunables: &$engine.state.tunables,
+        }
+    };
+}
+pub(crate) use context;
+
+/// The shared memory of one stack, as slices. Their lengths are the stack's capacities.
+pub struct Parts<'m> {
+    pub state: &'m mut StackState,
+    pub conns: &'m mut [Tcb],
+    pub time_waits: &'m mut [TimeWait],
+    pub sockets: &'m mut [Socket],
+    pub epoll_sets: &'m mut [EpollSet],
+    pub epoll_items: &'m mut [EpollItem],
+    /// A power of two, at least as many as `conns` and `time_waits` together for short chains.
+    pub flow_table: &'m mut [u32],
+    pub frame_meta: &'m mut [FrameMeta],
+    pub frame_shared: &'m [FrameShared],
+    pub umem: &'m mut [u8],
+    /// The stack's index + 1.
+    pub owner: u16,
+}
+
+/// One stack, while its lock is held.
+pub struct Engine<'m> {
+    pub(crate) state: &'m mut Core,
+    pub(crate) conns: Slab<'m, Tcb>,
+    pub(crate) time_waits: Slab<'m, TimeWait>,
+    pub(crate) sockets: Slab<'m, Socket>,
+    pub(crate) epoll_sets: Slab<'m, EpollSet>,
+    pub(crate) epoll_items: Slab<'m, EpollItem>,
+    pub(crate) flow_table: &'m mut [u32],
+    pub(crate) frames: Frames<'m>,
+}
+
+impl<'m> Engine<'m> {
+    /// Builds the view. [`StackState::init`] has run once on the memory behind it.
+    pub fn new(parts: Parts<'m>) -> Engine<'m> {
+        let Parts { state, conns, time_waits, sockets, epoll_sets, epoll_items, flow_table, .. } = parts;
+        let Parts { frame_meta, frame_shared, umem, owner, .. } = parts;
+        assert!(flow_table.len().is_power_of_two());
+        let StackState { slabs, free_frames, core } = state;
+        Engine {
+            state: core,
+            conns: Slab::new(conns, &mut slabs.conns),
+            time_waits: Slab::new(time_waits, &mut slabs.time_waits),
+            sockets: Slab::new(sockets, &mut slabs.sockets),
+            epoll_sets: Slab::new(epoll_sets, &mut slabs.epoll_sets),
+            epoll_items: Slab::new(epoll_items, &mut slabs.epoll_items),
+            flow_table,
+            frames: Frames::new(frame_meta, frame_shared, umem, free_frames, owner),
+        }
+    }
+
+    /// The stack's frames: for the runtime, which brings free ones and takes completions.
+    pub fn frames_mut(&mut self) -> &mut Frames<'m> {
+        &mut self.frames
+    }
+
+    pub fn frames(&self) -> &Frames<'m> {
+        &self.frames
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.state.counters
+    }
+
+    pub fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.state.counters
+    }
+
+    pub fn tunables(&self) -> &Tunables {
+        &self.state.tunables
+    }
+
+    pub fn tunables_mut(&mut self) -> &mut Tunables {
+        &mut self.state.tunables
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.state.config
+    }
+
+    /// Addresses, routes and neighbours. The daemon writes them; the shim asks [`NetTables::route`].
+    pub fn net(&self) -> &NetTables {
+        &self.state.net
+    }
+
+    pub fn net_mut(&mut self) -> &mut NetTables {
+        &mut self.state.net
+    }
+
+    /// The bells to ring, bit by bit; none are left afterwards.
+    pub fn take_wakeups(&mut self) -> u32 {
+        core::mem::take(&mut self.state.wakeups)
+    }
+
+    /// Whether the daemon has something to do for this stack: resolve a neighbour, give a port block.
+    pub fn wants_daemon(&self) -> bool {
+        self.state.net.has_wanted() || self.state.ports.is_low()
+    }
+
+    /// Whether there is something to send: cheap, and true only if [`Engine::poll_transmit`] would (nearly always) send.
+    #[inline]
+    pub fn has_transmit(&self) -> bool {
+        !self.state.control.is_empty() || !self.state.transmit.is_empty()
+    }
+
+    /// Nothing is alive: no connection, no TIME-WAIT, no socket. The daemon may free the stack.
+    pub fn is_idle_forever(&self) -> bool {
+        self.conns.live() == 0 && self.time_waits.live() == 0 && self.sockets.live() == 0
+    }
+
+    /// Connections (those of half-open and orphaned ones included), TIME-WAITs and sockets, for tools.
+    pub fn population(&self) -> Population {
+        Population {
+            connections: self.conns.live(),
+            time_waits: self.time_waits.live(),
+            sockets: self.sockets.live(),
+            epoll_sets: self.epoll_sets.live(),
+            epoll_items: self.epoll_items.live(),
+        }
+    }
+
+    /// When [`Engine::handle_timers`] wants to be called next.
+    #[inline]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let candidates = [self.state.wheel.next_deadline(), self.next_expiry(), self.waiting_deadline()];
+        candidates.into_iter().flatten().min()
+    }
+
+    /// Does what is due: retransmissions, probes, delayed acknowledgements, the end of TIME-WAITs.
+    pub fn handle_timers(&mut self, now: Instant) {
+        self.handle_due_connections(now);
+        self.expire_time_waits(now);
+        self.retry_waiting(now);
+    }
+}
+
+impl Engine<'_> {
+    /// Rebuilds the stack from nothing, because its lock's owner died inside: nothing half-written is looked at. Kept
+    /// are configuration, tunables, counters, tables and port blocks. The caller gives back the stack's frames (by
+    /// owner) before anything else is done with it; peers get RST when they next send.
+    pub fn reset_all(&mut self) {
+        self.conns.reset();
+        self.time_waits.reset();
+        self.sockets.reset();
+        self.epoll_sets.reset();
+        self.epoll_items.reset();
+        self.flow_table.fill(0);
+        self.frames.forget_free();
+        self.state.forget_everything();
+    }
+}
+
+/// How many of each thing are alive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Population {
+    pub connections: u32,
+    pub time_waits: u32,
+    pub sockets: u32,
+    pub epoll_sets: u32,
+    pub epoll_items: u32,
+}

@@ -1,0 +1,189 @@
+//! A frame's way in: link, network, checksum, then one lookup that leads to a connection, a TIME-WAIT, a listener or
+//! nobody.
+
+use super::flows::Entry;
+use super::transmit::{MAC_FALLBACK, MAC_GENERATION};
+use super::{Engine, context};
+use crate::addr::{Endpoint, Flow, Mac};
+use crate::buf::FrameId;
+use crate::drops::Drop;
+use crate::ip::{self, Packet};
+use crate::link;
+use crate::socket::QUEUE_SYN;
+use crate::tcp::{IcmpKind, ListenVerdict, Seq, TimeWaitVerdict, arrive_at_listen};
+use crate::time::Instant;
+use crate::wire::checksum::Sum;
+use crate::wire::ethernet;
+use crate::wire::icmp;
+use crate::wire::tcp::{self, Flags, Segment, reset_for};
+
+/// What happened to an accepted frame.
+pub(crate) enum Fate {
+    /// Somebody else owns it now.
+    Taken,
+    /// It has served.
+    Done,
+}
+
+/// Where a segment came from, besides its flow.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) flow: Flow,
+    pub(crate) mac: Mac,
+    pub(crate) queue: u8,
+}
+
+impl Engine<'_> {
+    /// A frame arrived: `off..off + len` of it, from the Ethernet header on. It is the engine's from now on.
+    pub fn handle_frame(&mut self, now: Instant, frame: FrameId, off: u16, len: u16, rx_queue: u8) {
+        self.state.counters.rx_frames += 1;
+        self.state.counters.rx_bytes += u64::from(len);
+        match self.receive(now, frame, off, len, rx_queue) {
+            Ok(Fate::Taken) => {}
+            Ok(Fate::Done) => self.frames.release(frame),
+            Err(reason) => {
+                self.state.counters.drops.count(reason);
+                self.frames.release(frame);
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Instant, frame: FrameId, off: u16, len: u16, rx_queue: u8) -> Result<Fate, Drop> {
+        let end = usize::from(off) + usize::from(len);
+        let bytes = self.frames.bytes(frame).get(usize::from(off)..end).ok_or(Drop::LinkTooShort)?;
+        let from = link::receive(bytes, self.state.config.mac)?;
+        let packet = ip::receive(bytes, ethernet::HEADER_LEN, from.family)?;
+        let payload = &bytes[packet.payload_off..packet.payload_off + packet.payload_len];
+        match packet.protocol {
+            ip::TCP => {
+                let seg = tcp::parse(payload, off + packet.payload_off as u16)?;
+                if !self.is_checksum_right(&packet, payload) {
+                    return Err(Drop::TcpChecksum);
+                }
+                let ports = tcp::ports(payload).ok_or(Drop::TcpMalformed)?;
+                let flow = Flow {
+                    local: Endpoint::new(packet.dst, ports.destination),
+                    remote: Endpoint::new(packet.src, ports.source),
+                };
+                self.state.counters.rx_segments += 1;
+                self.handle_segment(now, &Origin { flow, mac: from.src, queue: rx_queue }, &seg, frame)
+            }
+            icmp::PROTOCOL_V4 if packet.dst.is_v4() => self.handle_icmp(now, icmp::parse_v4(payload)?),
+            icmp::PROTOCOL_V6 if !packet.dst.is_v4() => {
+                self.handle_icmp(now, icmp::parse_v6(payload, &packet.src, &packet.dst)?)
+            }
+            _ => Err(Drop::IpProtocol),
+        }
+    }
+
+    /// In full; or, on a virtual device, the bare pseudo-header sum that a sender leaves who expected hardware to
+    /// finish it (DESIGN §7). That form is tried first there: it needs no pass over the payload.
+    #[inline]
+    fn is_checksum_right(&self, packet: &Packet, segment: &[u8]) -> bool {
+        let pseudo = Sum::pseudo_header(&packet.src, &packet.dst, ip::TCP, segment.len() as u16);
+        let field = u16::from_be_bytes([segment[16], segment[17]]);
+        (self.state.config.device_is_virtual && field == pseudo.fold()) || pseudo.add_bytes(segment).fold() == 0xffff
+    }
+
+    #[inline]
+    fn handle_segment(&mut self, now: Instant, origin: &Origin, seg: &Segment, frame: FrameId) -> Result<Fate, Drop> {
+        match self.lookup(&origin.flow) {
+            Some(Entry::Connection(conn)) => self.arrive_at_connection(now, conn, origin, seg, frame),
+            Some(Entry::TimeWait(index)) => self.arrive_at_time_wait(now, index, origin, seg),
+            None => self.arrive_at_listener(now, origin, seg, None),
+        }
+    }
+
+    #[inline]
+    fn arrive_at_connection(
+        &mut self,
+        now: Instant,
+        conn: u32,
+        origin: &Origin,
+        seg: &Segment,
+        frame: FrameId,
+    ) -> Result<Fate, Drop> {
+        let link = &mut self.conns[conn].link;
+        if link.mac_generation & MAC_FALLBACK != 0 || link.mac_generation & MAC_GENERATION == 0 {
+            link.peer_mac = origin.mac;
+        }
+        link.rx_queue = origin.queue;
+        if link.queue == QUEUE_SYN && !seg.has(Flags::RST) && seg.has(Flags::ACK) {
+            let listener = link.listener;
+            if self.sockets[listener].is_accept_queue_full() {
+                return Err(Drop::AcceptQueueFull); // As Linux does: the SYN-ACK comes again, and so does this one.
+            }
+        }
+        let arrival = self.conns[conn].arrive(&mut context!(self, now), seg, frame);
+        self.after(now, conn, arrival);
+        Ok(Fate::Taken)
+    }
+
+    fn arrive_at_time_wait(&mut self, now: Instant, index: u32, origin: &Origin, seg: &Segment) -> Result<Fate, Drop> {
+        match self.time_waits[index].arrive(now, &self.state.tunables, seg) {
+            TimeWaitVerdict::Drop => Ok(Fate::Done),
+            TimeWaitVerdict::Ack(control) => {
+                self.reply(&origin.flow, origin.mac, origin.queue, &control);
+                Ok(Fate::Done)
+            }
+            TimeWaitVerdict::Reuse { iss_above } => {
+                self.state.counters.time_wait_reused += 1;
+                self.end_time_wait(index);
+                self.arrive_at_listener(now, origin, seg, Some(iss_above))
+            }
+            TimeWaitVerdict::Gone => {
+                self.end_time_wait(index);
+                Ok(Fate::Done)
+            }
+        }
+    }
+
+    /// A segment without a connection: for a listener, or for nobody.
+    fn arrive_at_listener(
+        &mut self,
+        now: Instant,
+        origin: &Origin,
+        seg: &Segment,
+        iss_above: Option<u32>,
+    ) -> Result<Fate, Drop> {
+        if !ip::is_possible_source(&origin.flow.remote.ip) {
+            return Err(Drop::IpBadSource);
+        }
+        if !self.state.net.is_local(&origin.flow.local.ip) {
+            return Err(Drop::IpNotLocal);
+        }
+        let Some(listener) = self.find_listener(&origin.flow) else {
+            let reset = reset_for(seg).ok_or(Drop::RstForNobody)?;
+            self.reply_reset(origin, &reset);
+            return Err(Drop::NoSocket);
+        };
+        match arrive_at_listen(seg) {
+            ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, iss_above),
+            ListenVerdict::Reset(reset) => {
+                self.reply_reset(origin, &reset);
+                Err(Drop::NoSocket)
+            }
+            ListenVerdict::Ignore(reason) => Err(reason),
+        }
+    }
+
+    fn reply_reset(&mut self, origin: &Origin, reset: &tcp::Control) {
+        self.state.counters.tx_rsts += 1;
+        self.reply(&origin.flow, origin.mac, origin.queue, reset);
+    }
+
+    fn handle_icmp(&mut self, now: Instant, error: icmp::Error) -> Result<Fate, Drop> {
+        let Some(Entry::Connection(conn)) = self.lookup(&error.flow) else { return Err(Drop::IcmpNoFlow) };
+        let kind = match error.kind {
+            icmp::Kind::NetUnreachable => IcmpKind::NetUnreachable,
+            icmp::Kind::HostUnreachable => IcmpKind::HostUnreachable,
+            icmp::Kind::PortUnreachable => IcmpKind::PortUnreachable,
+            icmp::Kind::ProtocolUnreachable => IcmpKind::ProtocolUnreachable,
+            icmp::Kind::TooBig { mtu } => IcmpKind::TooBig { mtu },
+            icmp::Kind::Prohibited | icmp::Kind::TimeExceeded | icmp::Kind::ParameterProblem => IcmpKind::Other,
+        };
+        let arrival = self.conns[conn].handle_icmp(&mut context!(self, now), kind, Seq(error.seq));
+        self.after(now, conn, arrival);
+        Ok(Fate::Done)
+    }
+}

@@ -1,0 +1,142 @@
+//! What of a stack lives in shared memory besides its slabs: fixed size, valid when zeroed, usable after `init`.
+
+use super::control::ControlRing;
+use crate::addr::Mac;
+use crate::buf::FreeList;
+use crate::counters::Counters;
+use crate::ip::tables::NetTables;
+use crate::slab::{NONE, SlabState};
+use crate::socket::{LISTENER_BUCKETS, PortBlocks};
+use crate::time::Instant;
+use crate::timer_wheel::TimerWheel;
+use crate::tunables::Tunables;
+
+/// How much of a TCP checksum the stack computes on transmit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum TxChecksum {
+    #[default]
+    Full,
+    /// Only the pseudo-header sum; the device finishes it (AF_XDP transmit metadata).
+    PseudoHeader,
+}
+
+/// What a stack must know of its device, and its secrets.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Config {
+    pub mac: Mac,
+    pub mtu: u16,
+    pub ifindex: u32,
+    /// Accept received TCP checksums that hold only the pseudo-header sum: veth, virtio (the sender expected hardware).
+    pub device_is_virtual: bool,
+    pub tx_checksum: TxChecksum,
+    pub _pad: [u8; 2],
+    /// Keys of initial sequence numbers and timestamp offsets, and of the flow hash. From a real random source.
+    pub isn_secret: [u64; 2],
+    pub hash_secret: [u64; 2],
+}
+
+/// A stack's shared state.
+#[derive(Debug)]
+#[repr(C)]
+pub struct StackState {
+    pub(crate) slabs: Slabs,
+    pub(crate) free_frames: FreeList,
+    pub(crate) core: Core,
+}
+
+/// Where each slab stands.
+#[derive(Default, Debug)]
+#[repr(C)]
+pub(crate) struct Slabs {
+    pub(crate) conns: SlabState,
+    pub(crate) time_waits: SlabState,
+    pub(crate) sockets: SlabState,
+    pub(crate) epoll_sets: SlabState,
+    pub(crate) epoll_items: SlabState,
+}
+
+/// The part that the engine holds as one.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) tunables: Tunables,
+    pub(crate) counters: Counters,
+    /// Connections that may have something to send, and those that wait for a neighbour's MAC.
+    pub(crate) transmit: Queue,
+    pub(crate) waiting: Queue,
+    pub(crate) waiting_until: Instant,
+    /// Segments that the connection at the front of `transmit` sent in its turn.
+    pub(crate) turn: u32,
+    /// Bells to ring.
+    pub(crate) wakeups: u32,
+    /// The generation of the newest socket or epoll set.
+    pub(crate) generation: u32,
+    /// The tables' generation when the waiting connections last looked.
+    pub(crate) waiting_generation: u16,
+    pub(crate) _pad: u16,
+    /// TIME-WAITs, oldest first.
+    pub(crate) time_waits: Queue,
+    pub(crate) ports: PortBlocks,
+    pub(crate) listeners: [u32; LISTENER_BUCKETS],
+    pub(crate) control: ControlRing,
+    pub(crate) wheel: TimerWheel,
+    pub(crate) net: NetTables,
+}
+
+impl StackState {
+    /// Makes a working stack of zeroed memory. Frames are given with `frames_mut().push_free`.
+    pub fn init(&mut self, config: &Config, tunables: &Tunables) {
+        self.slabs = Slabs::default();
+        self.free_frames = FreeList::default();
+        self.core.config = *config;
+        self.core.tunables = *tunables;
+        self.core.counters = Counters::default();
+        self.core.ports = PortBlocks::default();
+        self.core.net.clear();
+        self.core.forget_everything();
+    }
+}
+
+impl StackState {
+    /// Where a stack's free list lies, without a reference to the rest: for whoever returns a frame from outside.
+    #[cfg(feature = "linux")]
+    pub(crate) fn free_list(state: *mut StackState) -> *const FreeList {
+        // The offset of a field; nothing is read.
+        state.cast::<u8>().wrapping_add(core::mem::offset_of!(StackState, free_frames)).cast::<FreeList>().cast_const()
+    }
+}
+
+impl Core {
+    /// Empties every list. What they held must be gone already, or go with them.
+    pub(crate) fn forget_everything(&mut self) {
+        self.transmit = Queue::EMPTY;
+        self.waiting = Queue::EMPTY;
+        self.waiting_until = Instant::ZERO;
+        self.turn = 0;
+        self.wakeups = 0;
+        self.time_waits = Queue::EMPTY;
+        self.listeners = [NONE; LISTENER_BUCKETS];
+        self.control = ControlRing::default();
+        self.wheel.clear();
+    }
+}
+
+/// The ends of an intrusive queue of slab items. Where the links are, its owner knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub(crate) struct Queue {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+    pub(crate) len: u32,
+}
+
+impl Queue {
+    pub(crate) const EMPTY: Queue = Queue { head: NONE, tail: NONE, len: 0 };
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == NONE
+    }
+}

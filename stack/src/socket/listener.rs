@@ -1,0 +1,258 @@
+//! Listening sockets: where SYNs find them, the SYN queue and the accept queue.
+
+use super::table::{Kind, Progress};
+use super::{Errno, Family, ProcId, Socket, SocketId};
+use crate::addr::{Endpoint, Flow, Ip};
+use crate::drops::Drop;
+use crate::engine::{Engine, Fate, Origin, Queue, context, flow_hash};
+use crate::slab::{NONE, Slab};
+use crate::socket::readiness::{IN, RDNORM};
+use crate::tcp::{Options, Tcb, isn, ts_offset};
+use crate::time::Instant;
+use crate::wire::tcp::Segment;
+
+/// Chains of listeners, by port.
+pub(crate) const LISTENER_BUCKETS: usize = 64;
+
+/// `Links::queue`.
+pub(crate) const QUEUE_NONE: u8 = 0;
+pub(crate) const QUEUE_SYN: u8 = 1;
+pub(crate) const QUEUE_ACCEPT: u8 = 2;
+
+/// How far above the old connection's numbers a successor starts (Linux: tcp_timewait_state_process).
+const REUSE_STEP: u32 = 65_535 + 2;
+/// Half-open connections that even the smallest backlog may have. Linux answers a burst beyond the backlog with SYN
+/// cookies; we keep the connections.
+const SYN_QUEUE_MIN: u32 = 128;
+
+impl Socket {
+    /// Linux lets one more in than the backlog says (`sk_acceptq_is_full`).
+    pub(crate) fn is_accept_queue_full(&self) -> bool {
+        self.accept_queue.len > self.backlog
+    }
+}
+
+fn bucket(port: u16) -> usize {
+    usize::from(port) % LISTENER_BUCKETS
+}
+
+impl Engine<'_> {
+    /// listen(): connections to `local` are taken from now on. An unspecified address stands for all of ours: `::` for
+    /// both families unless `v6only`. Several listeners may share an endpoint (SO_REUSEPORT): new flows are spread.
+    pub fn listen(
+        &mut self,
+        local: Endpoint,
+        v6only: bool,
+        backlog: u32,
+        options: &Options,
+        holder: ProcId,
+    ) -> Result<SocketId, Errno> {
+        let family = if local.ip.is_v4() { Family::V4 } else { Family::V6 };
+        let s = self.new_socket(Kind::Listener, family, v6only, *options, holder)?;
+        let head = core::mem::replace(&mut self.state.listeners[bucket(local.port)], s.index);
+        let backlog = backlog.min(self.state.tunables.somaxconn);
+        let socket = &mut self.sockets[s.index];
+        (socket.local, socket.backlog, socket.listener_next) = (local, backlog, head);
+        Ok(s)
+    }
+
+    /// listen() again, with another backlog.
+    pub fn set_backlog(&mut self, s: SocketId, backlog: u32) -> Result<(), Errno> {
+        let index = self.listener_slot(s)?;
+        self.sockets[index].backlog = backlog.min(self.state.tunables.somaxconn);
+        Ok(())
+    }
+
+    fn listener_slot(&self, s: SocketId) -> Result<u32, Errno> {
+        let index = self.slot(s)?;
+        if self.sockets[index].kind == Kind::Listener { Ok(index) } else { Err(Errno::EINVAL) }
+    }
+
+    /// Whether anybody listens on the port.
+    pub fn has_listener(&self, port: u16) -> bool {
+        self.listeners_of(port).next().is_some()
+    }
+
+    fn listeners_of(&self, port: u16) -> impl Iterator<Item = u32> {
+        let mut at = self.state.listeners[bucket(port)];
+        core::iter::from_fn(move || {
+            let index = (at != NONE).then_some(at)?;
+            at = self.sockets[index].listener_next;
+            Some(index)
+        })
+        .filter(move |index| self.sockets[*index].local.port == port)
+    }
+
+    /// The listener for a new flow: the exact address beats a wildcard, a wildcard of the same family beats `::`;
+    /// among equals the flow's hash decides.
+    pub(crate) fn find_listener(&self, flow: &Flow) -> Option<u32> {
+        let score = |index: u32| {
+            let socket = &self.sockets[index];
+            match socket.local.ip {
+                ip if ip == flow.local.ip => 3,
+                Ip::UNSPECIFIED_V4 if flow.local.ip.is_v4() => 2,
+                Ip::UNSPECIFIED if !flow.local.ip.is_v4() => 2,
+                Ip::UNSPECIFIED if !socket.v6only => 1,
+                _ => 0,
+            }
+        };
+        let port = flow.local.port;
+        let best = self.listeners_of(port).map(score).max().filter(|best| *best > 0)?;
+        let equals = || self.listeners_of(port).filter(|index| score(*index) == best);
+        let choice = match equals().count() {
+            1 => 0,
+            n => flow_hash(&self.state.config.hash_secret, flow) as usize % n,
+        };
+        equals().nth(choice)
+    }
+
+    /// A SYN for a listener: a new connection in SYN-RECEIVED, in the SYN queue.
+    pub(crate) fn arrive_syn(
+        &mut self,
+        now: Instant,
+        listener: u32,
+        origin: &Origin,
+        seg: &Segment,
+        iss_above: Option<u32>,
+    ) -> Result<Fate, Drop> {
+        let socket = &self.sockets[listener];
+        if socket.is_accept_queue_full() {
+            return Err(Drop::AcceptQueueFull);
+        }
+        if socket.syn_queue.len >= socket.backlog.max(SYN_QUEUE_MIN).min(self.state.tunables.syn_backlog) {
+            return Err(Drop::SynBacklogFull);
+        }
+        if self.conns.live() as usize == self.conns.capacity() {
+            return Err(Drop::NoConnectionSlot);
+        }
+        let (flow, options, secret) = (origin.flow, socket.options, self.state.config.isn_secret);
+        let iss = iss_above.map_or_else(|| isn(&secret, &flow, now), |above| above.wrapping_add(REUSE_STEP));
+        let (offset, mss) = (ts_offset(&secret, &flow), self.mss_towards(&flow.remote.ip));
+        let mut tcb = Tcb::accept_syn(&mut context!(self, now), flow, seg, iss, offset, mss, &options);
+        (tcb.link.peer_mac, tcb.link.rx_queue) = (origin.mac, origin.queue);
+        (tcb.link.listener, tcb.link.queue) = (listener, QUEUE_SYN);
+        let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
+        push(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
+        self.state.counters.passive_opens += 1;
+        Ok(Fate::Done)
+    }
+
+    /// A connection completed its handshake. One of a listener moves to the accept queue, and the listener is ready.
+    pub(crate) fn connected(&mut self, conn: u32) {
+        let link = &mut self.conns[conn].link;
+        if link.queue != QUEUE_SYN {
+            return;
+        }
+        link.queue = QUEUE_ACCEPT;
+        let listener = link.listener;
+        unlink(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
+        push(&mut self.sockets[listener].accept_queue, &mut self.conns, conn);
+        self.announce(listener, IN | RDNORM);
+    }
+
+    /// A connection ended before its handshake did.
+    pub(crate) fn leave_syn_queue(&mut self, conn: u32) {
+        let link = &mut self.conns[conn].link;
+        if link.queue == QUEUE_SYN {
+            (link.queue, link.orphan) = (QUEUE_NONE, true);
+            let listener = core::mem::replace(&mut link.listener, NONE);
+            unlink(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
+        }
+    }
+
+    /// accept(): the oldest connection that waits, and its peer. One that was reset meanwhile is handed out too: the
+    /// first call on it tells, as on Linux.
+    pub fn accept(&mut self, now: Instant, s: SocketId, holder: ProcId) -> Result<(SocketId, Endpoint), Errno> {
+        let listener = self.listener_slot(s)?;
+        let conn = self.sockets[listener].accept_queue.head;
+        if conn == NONE {
+            return Err(Errno::EAGAIN);
+        }
+        let parent = self.sockets[listener];
+        let accepted = self.new_socket(Kind::Stream, parent.family, parent.v6only, parent.options, holder)?;
+        unlink(&mut self.sockets[listener].accept_queue, &mut self.conns, conn);
+        self.attach(accepted.index, conn);
+        let socket = &mut self.sockets[accepted.index];
+        (socket.progress, socket.rcvlowat) = (Progress::Connected, parent.rcvlowat);
+        (socket.lingers, socket.linger_s) = (parent.lingers, parent.linger_s);
+        self.state.counters.accepts += 1;
+        self.schedule(now, conn);
+        Ok((accepted, self.conns[conn].flow().remote))
+    }
+
+    /// Whether accept() would find something.
+    pub fn has_pending_accepts(&self, s: SocketId) -> bool {
+        self.listener_slot(s).is_ok_and(|index| !self.sockets[index].accept_queue.is_empty())
+    }
+
+    /// The listener goes. Whoever waits in its queues gets a RST.
+    pub(super) fn close_listener(&mut self, now: Instant, index: u32) {
+        self.unlink_listener(index);
+        for queue in [self.sockets[index].accept_queue, self.sockets[index].syn_queue] {
+            let mut conn = queue.head;
+            while conn != NONE {
+                let link = &mut self.conns[conn].link;
+                let next = link.queue_next;
+                (link.queue, link.listener, link.orphan) = (QUEUE_NONE, NONE, true);
+                (link.queue_next, link.queue_prev) = (NONE, NONE);
+                self.abort_connection(now, conn);
+                conn = next;
+            }
+        }
+        self.sockets[index].accept_queue = Queue::EMPTY;
+        self.sockets[index].syn_queue = Queue::EMPTY;
+    }
+
+    fn unlink_listener(&mut self, index: u32) {
+        let Socket { local, listener_next, .. } = self.sockets[index];
+        let head = &mut self.state.listeners[bucket(local.port)];
+        if *head == index {
+            *head = listener_next;
+            return;
+        }
+        let mut at = *head;
+        while at != NONE {
+            let socket = &mut self.sockets[at];
+            if socket.listener_next == index {
+                socket.listener_next = listener_next;
+                return;
+            }
+            at = socket.listener_next;
+        }
+    }
+
+    /// What a segment to or from this address may carry on our device.
+    pub(crate) fn mss_towards(&self, remote: &Ip) -> u16 {
+        let headers = crate::ip::header_len(remote) as u16 + 20;
+        self.state.config.mtu.saturating_sub(headers).min(MSS_MAX)
+    }
+}
+
+/// A segment's payload lies in one frame, behind the headroom.
+const MSS_MAX: u16 = (crate::buf::FRAME_SIZE - crate::buf::TX_HEADROOM) as u16;
+
+fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
+    let link = &mut conns[conn].link;
+    (link.queue_prev, link.queue_next) = (queue.tail, NONE);
+    match queue.tail {
+        NONE => queue.head = conn,
+        tail => conns[tail].link.queue_next = conn,
+    }
+    queue.tail = conn;
+    queue.len += 1;
+}
+
+fn unlink(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
+    let link = &mut conns[conn].link;
+    let (prev, next) = (link.queue_prev, link.queue_next);
+    (link.queue_prev, link.queue_next) = (NONE, NONE);
+    match prev {
+        NONE => queue.head = next,
+        prev => conns[prev].link.queue_next = next,
+    }
+    match next {
+        NONE => queue.tail = prev,
+        next => conns[next].link.queue_prev = prev,
+    }
+    queue.len -= 1;
+}

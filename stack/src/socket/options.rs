@@ -1,0 +1,140 @@
+//! Socket options, by name and as the `int` that setsockopt and getsockopt carry.
+
+use super::{Errno, SocketId};
+use crate::engine::{Engine, context};
+use crate::slab::NONE;
+use crate::tcp::{self, State};
+use crate::time::Instant;
+
+/// The options that the engine itself minds. All others are the shadow socket's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SocketOption {
+    /// TCP_NODELAY, TCP_CORK, SO_KEEPALIVE: 0 or 1.
+    NoDelay,
+    Cork,
+    KeepAlive,
+    /// TCP_KEEPIDLE, TCP_KEEPINTVL in seconds, TCP_KEEPCNT.
+    KeepIdle,
+    KeepInterval,
+    KeepCount,
+    /// TCP_USER_TIMEOUT, in milliseconds.
+    UserTimeout,
+    /// TCP_LINGER2, in seconds.
+    FinTimeout,
+    /// TCP_MAXSEG.
+    MaxSegment,
+    /// SO_SNDBUF, SO_RCVBUF; Linux doubles what is set.
+    SendBuffer,
+    ReceiveBuffer,
+    /// SO_RCVLOWAT.
+    ReceiveLowat,
+}
+
+const KEEPALIVE_MAX_S: i32 = 32_767;
+const KEEPALIVE_COUNT_MAX: i32 = 127;
+const MSS_MIN: i32 = 88;
+const MSS_MAX: i32 = 32_767;
+const SNDBUF_MIN: u32 = 4_608;
+const RCVBUF_MIN: u32 = 2_304;
+const BUFFER_MAX: u32 = 64 << 20;
+
+fn checked(value: i32, min: i32, max: i32) -> Result<u32, Errno> {
+    if (min..=max).contains(&value) { Ok(value as u32) } else { Err(Errno::EINVAL) }
+}
+
+fn buffer(value: i32, min: u32) -> u32 {
+    (value.clamp(0, (BUFFER_MAX / 2) as i32) as u32 * 2).max(min)
+}
+
+impl Engine<'_> {
+    /// setsockopt().
+    pub fn set_option(&mut self, now: Instant, s: SocketId, option: SocketOption, value: i32) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        if option == SocketOption::ReceiveLowat {
+            self.sockets[index].rcvlowat = value.max(1) as u32;
+            return Ok(());
+        }
+        let mut options = self.sockets[index].options;
+        set(&mut options, option, value)?;
+        self.sockets[index].options = options;
+        let conn = self.sockets[index].conn;
+        if conn == NONE {
+            return Ok(());
+        }
+        let tcb = &mut self.conns[conn];
+        match option {
+            SocketOption::NoDelay => tcb.set_nodelay(value != 0),
+            SocketOption::Cork => tcb.set_cork(value != 0),
+            SocketOption::KeepAlive => tcb.set_keepalive(&mut context!(self, now), value != 0),
+            _ => set(tcb.options_mut(), option, value)?,
+        }
+        if self.conns[conn].state() != State::Closed {
+            self.schedule(now, conn);
+        }
+        Ok(())
+    }
+
+    /// getsockopt().
+    pub fn option(&self, s: SocketId, option: SocketOption) -> Result<i32, Errno> {
+        let socket = &self.sockets[self.slot(s)?];
+        let (options, conn) = match socket.conn {
+            NONE => (&socket.options, None),
+            conn => (self.conns[conn].options(), Some(&self.conns[conn])),
+        };
+        let value = match option {
+            SocketOption::NoDelay => u32::from(options.nodelay),
+            SocketOption::Cork => u32::from(options.cork),
+            SocketOption::KeepAlive => u32::from(options.keepalive),
+            SocketOption::KeepIdle => options.keepalive_idle_ms / 1000,
+            SocketOption::KeepInterval => options.keepalive_intvl_ms / 1000,
+            SocketOption::KeepCount => u32::from(options.keepalive_probes),
+            SocketOption::UserTimeout => options.user_timeout_ms,
+            SocketOption::FinTimeout => options.fin_timeout_ms / 1000,
+            SocketOption::MaxSegment => conn.map_or(u32::from(options.mss_clamp), |c| c.info(Instant::ZERO).snd_mss),
+            SocketOption::SendBuffer => options.sndbuf_bytes,
+            SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
+            SocketOption::ReceiveLowat => socket.rcvlowat,
+        };
+        Ok(value.min(i32::MAX as u32) as i32)
+    }
+
+    /// SO_LINGER: `None` when it is off, else seconds. With zero seconds the last close resets the connection; waiting
+    /// the others out is the shim's business.
+    pub fn set_linger(&mut self, s: SocketId, linger: Option<u16>) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        let socket = &mut self.sockets[index];
+        (socket.lingers, socket.linger_s) = (linger.is_some(), linger.unwrap_or(socket.linger_s));
+        Ok(())
+    }
+
+    pub fn linger(&self, s: SocketId) -> Result<Option<u16>, Errno> {
+        let socket = &self.sockets[self.slot(s)?];
+        Ok(socket.lingers.then_some(socket.linger_s))
+    }
+
+    /// The options a connection of this socket starts with, or has: what listen() passes on to a new listener.
+    pub fn options(&self, s: SocketId) -> Result<tcp::Options, Errno> {
+        Ok(self.sockets[self.slot(s)?].options)
+    }
+}
+
+/// Linux's ranges.
+fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(), Errno> {
+    match option {
+        SocketOption::NoDelay => options.nodelay = value != 0,
+        SocketOption::Cork => options.cork = value != 0,
+        SocketOption::KeepAlive => options.keepalive = value != 0,
+        SocketOption::KeepIdle => options.keepalive_idle_ms = checked(value, 1, KEEPALIVE_MAX_S)? * 1000,
+        SocketOption::KeepInterval => options.keepalive_intvl_ms = checked(value, 1, KEEPALIVE_MAX_S)? * 1000,
+        SocketOption::KeepCount => options.keepalive_probes = checked(value, 1, KEEPALIVE_COUNT_MAX)? as u8,
+        SocketOption::UserTimeout => options.user_timeout_ms = checked(value, 0, i32::MAX)?,
+        // Negative means: none at all. Zero and more than two minutes: the default.
+        SocketOption::FinTimeout => options.fin_timeout_ms = value.clamp(0, 120) as u32 * 1000,
+        SocketOption::MaxSegment if value == 0 => options.mss_clamp = 0,
+        SocketOption::MaxSegment => options.mss_clamp = checked(value, MSS_MIN, MSS_MAX)? as u16,
+        SocketOption::SendBuffer => options.sndbuf_bytes = buffer(value, SNDBUF_MIN),
+        SocketOption::ReceiveBuffer => options.rcvbuf_bytes = buffer(value, RCVBUF_MIN),
+        SocketOption::ReceiveLowat => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! Streams: connect, send, receive, shutdown. The order of checks is Linux's, so that the errors are.
+
+use super::table::{Kind, Progress};
+use super::{Errno, SocketId};
+use crate::addr::{Endpoint, Flow};
+use crate::engine::{Engine, context};
+use crate::ip::tables::RouteVerdict;
+use crate::slab::NONE;
+use crate::tcp::{Info, State, Tcb, TcpError, isn, ts_offset};
+use crate::time::Instant;
+
+/// The second argument of shutdown().
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    Read,
+    Write,
+    Both,
+}
+
+impl From<TcpError> for Errno {
+    fn from(error: TcpError) -> Errno {
+        match error {
+            TcpError::Reset => Errno::ECONNRESET,
+            TcpError::Refused => Errno::ECONNREFUSED,
+            TcpError::TimedOut => Errno::ETIMEDOUT,
+            TcpError::HostUnreachable => Errno::EHOSTUNREACH,
+            TcpError::NetUnreachable => Errno::ENETUNREACH,
+            TcpError::Pipe => Errno::EPIPE,
+        }
+    }
+}
+
+/// The handshake is still under way.
+fn is_opening(state: State) -> bool {
+    matches!(state, State::SynSent | State::SynReceived)
+}
+
+impl Engine<'_> {
+    /// connect(): EINPROGRESS, and the SYN is on its way. `local` is what the socket is bound to; its address or port
+    /// may be unspecified. Called again: EALREADY while under way, then once the outcome, then EISCONN.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        s: SocketId,
+        local: Option<Endpoint>,
+        remote: Endpoint,
+    ) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        let socket = &self.sockets[index];
+        match (socket.kind, socket.progress) {
+            (Kind::Stream, Progress::Unconnected) => {}
+            (Kind::Stream, Progress::Connecting) if self.is_connecting(index) => return Err(Errno::EALREADY),
+            (Kind::Stream, Progress::Connecting) => return self.finish_connect(now, index),
+            _ => return Err(Errno::EISCONN),
+        }
+        let flow = self.choose_flow(local.unwrap_or_default(), remote)?;
+        let (secret, options) = (self.state.config.isn_secret, self.sockets[index].options);
+        let (iss, offset) = (isn(&secret, &flow, now), ts_offset(&secret, &flow));
+        let mss = self.mss_towards(&remote.ip);
+        if self.conns.live() as usize == self.conns.capacity() {
+            return Err(Errno::ENOBUFS);
+        }
+        let mut tcb = Tcb::connect(&mut context!(self, now), flow, iss, offset, mss, &options);
+        tcb.link.socket = index;
+        let conn = self.adopt(now, tcb).ok_or(Errno::ENOBUFS)?;
+        self.attach(index, conn);
+        let socket = &mut self.sockets[index];
+        (socket.progress, socket.error, socket.local) = (Progress::Connecting, Errno::default(), flow.local);
+        self.state.counters.active_opens += 1;
+        Err(Errno::EINPROGRESS)
+    }
+
+    /// The flow of a new connection: source address by route, local port from the stack's blocks.
+    fn choose_flow(&mut self, local: Endpoint, remote: Endpoint) -> Result<Flow, Errno> {
+        let src = match self.state.net.route(&remote.ip) {
+            RouteVerdict::Via { src, .. } => src,
+            RouteVerdict::NotOurs => return Err(Errno::ENETUNREACH),
+            RouteVerdict::Unreachable => return Err(Errno::EHOSTUNREACH),
+        };
+        let ip = if local.ip.is_unspecified() { src } else { local.ip };
+        if ip.is_v4() != remote.ip.is_v4() || !self.state.net.is_local(&ip) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        if local.port == 0 {
+            return Ok(Flow { local: self.choose_port(ip, remote)?, remote });
+        }
+        let flow = Flow { local: Endpoint::new(ip, local.port), remote };
+        if self.lookup(&flow).is_some() { Err(Errno::EADDRNOTAVAIL) } else { Ok(flow) }
+    }
+
+    /// What became of connect(): Ok when connected, EINPROGRESS while under way, else the error. After an error the
+    /// socket may connect again.
+    pub fn connect_status(&mut self, now: Instant, s: SocketId) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        match self.sockets[index].progress {
+            Progress::Unconnected => Err(Errno::ENOTCONN),
+            Progress::Connecting if self.is_connecting(index) => Err(Errno::EINPROGRESS),
+            Progress::Connecting => self.finish_connect(now, index),
+            Progress::Connected => Ok(()),
+        }
+    }
+
+    fn finish_connect(&mut self, now: Instant, index: u32) -> Result<(), Errno> {
+        let conn = self.sockets[index].conn;
+        if self.conns[conn].state() != State::Closed {
+            self.sockets[index].progress = Progress::Connected;
+            return Ok(());
+        }
+        let error = self.take_error_of(index);
+        self.disconnect(now, index);
+        Err(if error.is_set() { error } else { Errno::ECONNABORTED })
+    }
+
+    /// The socket forgets its connection, which is closed.
+    fn disconnect(&mut self, now: Instant, index: u32) {
+        let socket = &mut self.sockets[index];
+        let conn = core::mem::replace(&mut socket.conn, NONE);
+        (socket.progress, socket.wants_room) = (Progress::Unconnected, false);
+        self.orphan_connection(now, conn, crate::tcp::Linger::Reset);
+    }
+
+    /// The slot of a stream and its connection; `None` before connect().
+    fn stream(&self, s: SocketId) -> Result<(u32, Option<u32>), Errno> {
+        let index = self.slot(s)?;
+        let conn = self.sockets[index].conn;
+        Ok((index, (conn != NONE).then_some(conn)))
+    }
+
+    /// send(): takes what there is room for. EAGAIN when there is none, or while connecting.
+    pub fn send(&mut self, now: Instant, s: SocketId, data: &[u8]) -> Result<usize, Errno> {
+        let (index, conn) = self.stream(s)?;
+        let Some(conn) = conn.filter(|conn| self.conns[*conn].may_send()) else {
+            return Err(self.why_not_send(index, conn));
+        };
+        if self.conns[conn].error().is_some() || self.sockets[index].error.is_set() {
+            return Err(self.take_error_of(index));
+        }
+        let n = self.conns[conn].write(&mut context!(self, now), data);
+        if n < data.len() {
+            self.sockets[index].wants_room = true;
+        }
+        if n > 0 {
+            self.schedule(now, conn);
+        }
+        if n == 0 && !data.is_empty() { Err(Errno::EAGAIN) } else { Ok(n) }
+    }
+
+    fn why_not_send(&mut self, index: u32, conn: Option<u32>) -> Errno {
+        let error = self.take_error_of(index);
+        if error.is_set() {
+            return error;
+        }
+        let opening = conn.is_some_and(|c| is_opening(self.conns[c].state()) && !self.conns[c].is_send_shutdown());
+        if opening { Errno::EAGAIN } else { Errno::EPIPE }
+    }
+
+    /// recv(): what has arrived; Ok(0) is the end. With `peek`, it stays.
+    pub fn recv(&mut self, now: Instant, s: SocketId, out: &mut [u8], peek: bool) -> Result<usize, Errno> {
+        self.take_in(now, s, |tcb, cx| tcb.read(cx, out, peek))
+    }
+
+    /// recv() with MSG_TRUNC: as recv, but the bytes go nowhere.
+    pub fn discard(&mut self, now: Instant, s: SocketId, n: usize) -> Result<usize, Errno> {
+        self.take_in(now, s, |tcb, cx| tcb.discard(cx, n))
+    }
+
+    #[inline]
+    fn take_in(
+        &mut self,
+        now: Instant,
+        s: SocketId,
+        read: impl FnOnce(&mut Tcb, &mut crate::tcp::Context<'_, '_>) -> usize,
+    ) -> Result<usize, Errno> {
+        let (index, conn) = self.stream(s)?;
+        match conn {
+            Some(conn) if self.conns[conn].available() > 0 => {
+                let n = read(&mut self.conns[conn], &mut context!(self, now));
+                self.schedule(now, conn);
+                Ok(n)
+            }
+            _ => self.why_not_receive(index, conn),
+        }
+    }
+
+    /// Linux's order: the peer's end, then the error, then our own end, then "not connected", then "not yet".
+    fn why_not_receive(&mut self, index: u32, conn: Option<u32>) -> Result<usize, Errno> {
+        if conn.is_some_and(|c| self.conns[c].peer_fin_reached()) {
+            return Ok(0);
+        }
+        let error = self.take_error_of(index);
+        if error.is_set() {
+            return Err(error);
+        }
+        let Some(conn) = conn else { return Err(Errno::ENOTCONN) };
+        let over = matches!(self.conns[conn].state(), State::Closed | State::TimeWait);
+        if over || self.conns[conn].is_receive_shutdown() { Ok(0) } else { Err(Errno::EAGAIN) }
+    }
+
+    /// FIONREAD.
+    pub fn available(&self, s: SocketId) -> Result<u32, Errno> {
+        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].available()))
+    }
+
+    /// SIOCOUTQ: bytes that the peer has not acknowledged.
+    pub fn outq(&self, s: SocketId) -> Result<u32, Errno> {
+        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].unacked_bytes()))
+    }
+
+    /// SIOCOUTQNSD: bytes that were not sent yet.
+    pub fn outq_unsent(&self, s: SocketId) -> Result<u32, Errno> {
+        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].unsent_bytes()))
+    }
+
+    /// Bytes that send() would take now.
+    pub fn send_room(&self, s: SocketId) -> Result<u32, Errno> {
+        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].send_room()))
+    }
+
+    /// shutdown(). On a listener the receiving side's end is the end of listening; the shim closes it then.
+    pub fn shutdown(&mut self, now: Instant, s: SocketId, how: How) -> Result<(), Errno> {
+        let (index, conn) = self.stream(s)?;
+        let Some(conn) = conn.filter(|conn| !matches!(self.conns[*conn].state(), State::Closed | State::TimeWait))
+        else {
+            return if self.sockets[index].kind == Kind::Listener { Ok(()) } else { Err(Errno::ENOTCONN) };
+        };
+        if self.conns[conn].state() == State::SynSent {
+            // As on Linux, the attempt is given up, and the socket is as new.
+            self.disconnect(now, index);
+            self.announce_change(index);
+            return Ok(());
+        }
+        if how != How::Write {
+            self.conns[conn].shutdown_receive();
+        }
+        if how != How::Read {
+            let arrival = self.conns[conn].shutdown_send(&mut context!(self, now));
+            self.after(now, conn, arrival);
+        }
+        self.announce_change(index);
+        Ok(())
+    }
+
+    /// getsockname().
+    pub fn local_endpoint(&self, s: SocketId) -> Result<Endpoint, Errno> {
+        let (index, conn) = self.stream(s)?;
+        Ok(conn.map_or(self.sockets[index].local, |conn| self.conns[conn].flow().local))
+    }
+
+    /// getpeername().
+    pub fn peer_endpoint(&self, s: SocketId) -> Result<Endpoint, Errno> {
+        let conn = self.stream(s)?.1.ok_or(Errno::ENOTCONN)?;
+        match self.conns[conn].state() {
+            State::Closed | State::TimeWait | State::SynSent => Err(Errno::ENOTCONN),
+            _ => Ok(self.conns[conn].flow().remote),
+        }
+    }
+
+    /// SO_ERROR: the pending error, or 0; it is gone afterwards.
+    pub fn take_error(&mut self, s: SocketId) -> Result<Errno, Errno> {
+        let index = self.slot(s)?;
+        Ok(self.take_error_of(index))
+    }
+
+    pub(crate) fn take_error_of(&mut self, index: u32) -> Errno {
+        let socket = &mut self.sockets[index];
+        let own = core::mem::take(&mut socket.error);
+        if own.is_set() || socket.conn == NONE {
+            return own;
+        }
+        self.conns[socket.conn].take_error().map_or(own, Errno::from)
+    }
+
+    /// TCP_INFO; of a socket without connection, that of CLOSED.
+    pub fn info(&self, now: Instant, s: SocketId) -> Result<Info, Errno> {
+        Ok(self.stream(s)?.1.map_or_else(Info::default, |conn| self.conns[conn].info(now)))
+    }
+}

@@ -1,0 +1,311 @@
+//! The socket table: what a socket is, who holds it, and how it goes.
+
+use super::readiness::ANY;
+use super::{Errno, QUEUE_NONE};
+use crate::addr::Endpoint;
+use crate::engine::{Engine, Queue};
+use crate::slab::{NONE, SlabItem};
+use crate::tcp::{Linger, Options};
+use crate::time::Instant;
+
+/// A process of the arena's process table.
+pub type ProcId = u16;
+
+/// A socket's name. A name that outlived its socket is refused with EBADF.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct SocketId {
+    pub index: u32,
+    pub generation: u32,
+}
+
+impl SocketId {
+    /// The name as one word, never 0 for a real socket.
+    pub const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    pub const fn from_bits(bits: u64) -> SocketId {
+        SocketId { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+/// The address family a socket was made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Family {
+    #[default]
+    V4,
+    V6,
+}
+
+/// What a socket is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    #[default]
+    Free,
+    Stream,
+    Listener,
+}
+
+/// How far connect() has got, as far as the caller was told (Linux: SS_UNCONNECTED, SS_CONNECTING, SS_CONNECTED).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Progress {
+    #[default]
+    Unconnected,
+    Connecting,
+    Connected,
+}
+
+/// The processes that hold something: a bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Holders([u64; 4]);
+
+impl Holders {
+    pub(crate) fn of(holder: ProcId) -> Holders {
+        let mut holders = Holders::default();
+        holders.insert(holder);
+        holders
+    }
+
+    pub(crate) fn insert(&mut self, holder: ProcId) {
+        self.0[usize::from(holder) / 64 % 4] |= 1 << (holder % 64);
+    }
+
+    /// Whether it was in.
+    pub(crate) fn remove(&mut self, holder: ProcId) -> bool {
+        let (word, bit) = (&mut self.0[usize::from(holder) / 64 % 4], 1 << (holder % 64));
+        core::mem::replace(word, *word & !bit) & bit != 0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0 == [0; 4]
+    }
+}
+
+/// One socket.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Socket {
+    free: u32,
+    pub(crate) generation: u32,
+    pub(crate) holders: Holders,
+    pub(crate) kind: Kind,
+    pub(crate) family: Family,
+    pub(crate) v6only: bool,
+    pub(crate) progress: Progress,
+    /// Somebody waits for send room (Linux: SOCK_NOSPACE).
+    pub(crate) wants_room: bool,
+    /// O_NONBLOCK: kept here because dup and fork share it. The engine never blocks; the shim asks.
+    pub(crate) nonblocking: bool,
+    /// SO_LINGER is on, with this many seconds.
+    pub(crate) lingers: bool,
+    pub(crate) _pad: u8,
+    pub(crate) linger_s: u16,
+    pub(crate) _pad2: u16,
+    /// The connection of a stream; `NONE` before connect.
+    pub(crate) conn: u32,
+    /// Bells of those who wait for any change.
+    pub(crate) waiters: u32,
+    /// Epoll items that watch this socket.
+    pub(crate) items: u32,
+    /// A pending error that the connection itself does not know.
+    pub(crate) error: Errno,
+    pub(crate) rcvlowat: u32,
+    /// What connections of this socket start with.
+    pub(crate) options: Options,
+    /// What it is bound to.
+    pub(crate) local: Endpoint,
+    /// Listeners: the next of the same bucket, and the two queues.
+    pub(crate) listener_next: u32,
+    pub(crate) backlog: u32,
+    pub(crate) syn_queue: Queue,
+    pub(crate) accept_queue: Queue,
+}
+
+const _: () = assert!(size_of::<Socket>() <= 192);
+
+impl SlabItem for Socket {
+    fn free_link(&mut self) -> &mut u32 {
+        &mut self.free
+    }
+}
+
+impl Engine<'_> {
+    /// socket(): an unconnected stream.
+    pub fn open_stream(&mut self, family: Family, v6only: bool, holder: ProcId) -> Result<SocketId, Errno> {
+        let options = Options::new(&self.state.tunables);
+        self.new_socket(Kind::Stream, family, v6only, options, holder)
+    }
+
+    pub(crate) fn new_socket(
+        &mut self,
+        kind: Kind,
+        family: Family,
+        v6only: bool,
+        options: Options,
+        holder: ProcId,
+    ) -> Result<SocketId, Errno> {
+        let generation = self.next_generation();
+        let socket = Socket {
+            free: NONE,
+            generation,
+            holders: Holders::of(holder),
+            kind,
+            family,
+            v6only,
+            progress: Progress::Unconnected,
+            wants_room: false,
+            nonblocking: false,
+            lingers: false,
+            _pad: 0,
+            linger_s: 0,
+            _pad2: 0,
+            conn: NONE,
+            waiters: 0,
+            items: NONE,
+            error: Errno::default(),
+            rcvlowat: 1,
+            options,
+            local: Endpoint::default(),
+            listener_next: NONE,
+            backlog: 0,
+            syn_queue: Queue::EMPTY,
+            accept_queue: Queue::EMPTY,
+        };
+        let index = self.sockets.insert(socket).ok_or(Errno::ENFILE)?;
+        Ok(SocketId { index, generation })
+    }
+
+    /// A number that names nothing else for the next four thousand million openings; never 0.
+    pub(crate) fn next_generation(&mut self) -> u32 {
+        self.state.generation = self.state.generation.wrapping_add(1).max(1);
+        self.state.generation
+    }
+
+    /// The slot of a live socket.
+    #[inline]
+    pub(crate) fn slot(&self, s: SocketId) -> Result<u32, Errno> {
+        let live = s.index < self.sockets.used() && self.sockets[s.index].generation == s.generation;
+        if live && self.sockets[s.index].kind != Kind::Free { Ok(s.index) } else { Err(Errno::EBADF) }
+    }
+
+    /// Whether the name still stands for a socket.
+    pub fn is_socket(&self, s: SocketId) -> bool {
+        self.slot(s).is_ok()
+    }
+
+    /// One more process holds the socket (fork, SCM_RIGHTS).
+    pub fn hold(&mut self, s: SocketId, holder: ProcId) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        self.sockets[index].holders.insert(holder);
+        Ok(())
+    }
+
+    /// A process lets go of the socket. The last one's release closes it: FIN after what is queued, or RST when unread
+    /// data is lost or SO_LINGER is on with zero seconds.
+    pub fn release(&mut self, now: Instant, s: SocketId, holder: ProcId) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        self.sockets[index].holders.remove(holder);
+        if self.sockets[index].holders.is_empty() {
+            self.close_socket(now, index);
+        }
+        Ok(())
+    }
+
+    /// A process died: it lets go of every socket and epoll set. Its bells are forgotten with
+    /// [`Engine::forget_bells`], by whoever knows which they were.
+    pub fn release_process(&mut self, now: Instant, holder: ProcId) {
+        for set in 0..self.epoll_sets.used() {
+            self.release_set(set, holder);
+        }
+        for index in 0..self.sockets.used() {
+            let socket = &mut self.sockets[index];
+            if socket.kind != Kind::Free && socket.holders.remove(holder) && socket.holders.is_empty() {
+                self.close_socket(now, index);
+            }
+        }
+    }
+
+    /// Nobody listens to these bells any more.
+    pub fn forget_bells(&mut self, bells: u32) {
+        for index in 0..self.sockets.used() {
+            self.sockets[index].waiters &= !bells;
+        }
+        for set in 0..self.epoll_sets.used() {
+            self.epoll_sets[set].waiters &= !bells;
+        }
+    }
+
+    fn close_socket(&mut self, now: Instant, index: u32) {
+        self.remove_items_of_socket(index);
+        let socket = self.sockets[index];
+        // Waiters of other threads find EBADF.
+        self.state.wakeups |= socket.waiters;
+        match socket.kind {
+            Kind::Free => return,
+            Kind::Listener => self.close_listener(now, index),
+            Kind::Stream if socket.conn != NONE => {
+                let linger = if socket.lingers && socket.linger_s == 0 { Linger::Reset } else { Linger::Default };
+                self.orphan_connection(now, socket.conn, linger);
+            }
+            Kind::Stream => {}
+        }
+        (self.sockets[index].kind, self.sockets[index].generation) = (Kind::Free, 0);
+        self.sockets.remove(index);
+    }
+
+    /// Rings the bell at any change of the socket's readiness, until [`Engine::unwait`].
+    pub fn wait_on(&mut self, s: SocketId, bell: u8) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        self.sockets[index].waiters |= 1 << bell;
+        self.want_room(index);
+        Ok(())
+    }
+
+    pub fn unwait(&mut self, s: SocketId, bell: u8) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        self.sockets[index].waiters &= !(1 << bell);
+        Ok(())
+    }
+
+    /// Something of these readiness bits is new: rings the bells of waiters, queues the items of epoll sets.
+    #[inline]
+    pub(crate) fn announce(&mut self, index: u32, bits: u32) {
+        let socket = &self.sockets[index];
+        self.state.wakeups |= socket.waiters;
+        if socket.items != NONE {
+            self.announce_to_items(index, bits);
+        }
+    }
+
+    pub(crate) fn announce_change(&mut self, index: u32) {
+        self.announce(index, ANY);
+    }
+
+    /// Binds a connection to the socket that speaks for it.
+    pub(crate) fn attach(&mut self, index: u32, conn: u32) {
+        self.sockets[index].conn = conn;
+        let link = &mut self.conns[conn].link;
+        (link.socket, link.listener, link.queue, link.orphan) = (index, NONE, QUEUE_NONE, false);
+    }
+
+    /// The file status flag O_NONBLOCK, which dup and fork share.
+    pub fn is_nonblocking(&self, s: SocketId) -> Result<bool, Errno> {
+        Ok(self.sockets[self.slot(s)?].nonblocking)
+    }
+
+    pub fn set_nonblocking(&mut self, s: SocketId, on: bool) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        self.sockets[index].nonblocking = on;
+        Ok(())
+    }
+
+    /// The family the socket was made with.
+    pub fn family(&self, s: SocketId) -> Result<Family, Errno> {
+        Ok(self.sockets[self.slot(s)?].family)
+    }
+}

@@ -1,0 +1,55 @@
+//! The words by which the engine chains connections into its lists. The protocol machine does not look at them.
+
+use crate::addr::Mac;
+use crate::slab::NONE;
+use crate::time::Instant;
+
+/// Intrusive links of one connection; they belong to the engine.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Links {
+    pub free: u32,
+    pub hash_next: u32,
+    pub wheel_prev: u32,
+    pub wheel_next: u32,
+    pub wheel_slot: u32,
+    pub wheel_at: Instant,
+    pub transmit_next: u32,
+    pub in_transmit: bool,
+    /// No socket holds the connection any more.
+    pub orphan: bool,
+    pub rx_queue: u8,
+    /// Which of its listener's queues it is in: 0 none, 1 SYN queue, 2 accept queue.
+    pub queue: u8,
+    pub queue_next: u32,
+    pub queue_prev: u32,
+    pub socket: u32,
+    pub listener: u32,
+    pub peer_mac: Mac,
+    /// The generation of the tables when `peer_mac` was looked up; 0 before that.
+    pub mac_generation: u16,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Links {
+            free: NONE,
+            hash_next: NONE,
+            wheel_prev: NONE,
+            wheel_next: NONE,
+            wheel_slot: NONE,
+            wheel_at: Instant::ZERO,
+            transmit_next: NONE,
+            in_transmit: false,
+            orphan: false,
+            rx_queue: 0,
+            queue: 0,
+            queue_next: NONE,
+            queue_prev: NONE,
+            socket: NONE,
+            listener: NONE,
+            peer_mac: Mac([0; 6]),
+            mac_generation: 0,
+        }
+    }
+}

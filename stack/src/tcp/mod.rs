@@ -1,0 +1,142 @@
+//! TCP, in the words of RFC 9293. Knows nothing of sockets: those are POSIX words, in `socket/`.
+//!
+//! Read `state.rs` (the table), then `arrive.rs` (the RFC's eight steps), then any step. In the order a segment travels:
+//! - `listen.rs`, `handshake.rs`, `arrive.rs`: the three parts of RFC 9293 §3.10.7, SEGMENT ARRIVES;
+//! - `fast_path.rs`: one guard in front of the steps, for the segments that nearly all are;
+//! - `receiver.rs`: RCV: reassembly, the window we offer, what acknowledgement is owed;
+//! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
+//! - `transmit.rs`: the one place where segments are made, out of what is owed;
+//! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
+//! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers;
+//! - `tcb.rs`, `options.rs`, `links.rs`, `seq.rs`: the record of a connection and its vocabulary.
+//!
+//! A caller gives a segment, a deadline or a call to a [`Tcb`], reads the [`Events`] of the [`Arrival`], and then asks
+//! [`Tcb::wants_transmit`] and [`Tcb::deadline`]. Nothing is sent but by [`Tcb::poll_transmit`], except the
+//! [`Control`](crate::wire::tcp::Control) an [`Arrival`] carries.
+
+mod calls;
+mod icmp;
+mod info;
+mod isn;
+mod links;
+mod listen;
+mod options;
+mod seq;
+mod state;
+mod tcb;
+mod time_wait;
+mod timers;
+mod transmit;
+
+mod arrive;
+
+use crate::buf::{FrameId, Frames};
+use crate::counters::Counters;
+use crate::time::Instant;
+use crate::tunables::Tunables;
+use crate::wire::tcp::Control;
+
+pub use calls::Linger;
+pub use icmp::IcmpKind;
+pub use info::Info;
+pub use isn::{isn, ts_offset};
+pub use links::Links;
+pub use listen::{ListenVerdict, arrive_at_listen};
+pub use options::Options;
+pub use seq::Seq;
+pub use state::State;
+pub use tcb::Tcb;
+pub use time_wait::{TimeWait, TimeWaitVerdict};
+
+/// What the machine works with, besides the connection itself.
+pub struct Context<'a, 'm> {
+    pub now: Instant,
+    pub frames: &'a mut Frames<'m>,
+    pub counters: &'a mut Counters,
+    pub tunables: &'a Tunables,
+}
+
+/// What became of a connection, for the socket layer.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(transparent)]
+pub struct Events(pub u16);
+
+impl Events {
+    pub const NONE: Events = Events(0);
+    /// The handshake is complete.
+    pub const CONNECTED: Events = Events(1);
+    /// More bytes may be read than before.
+    pub const READABLE: Events = Events(1 << 1);
+    /// Send room was freed, and there is enough of it ([`Tcb::is_writable`]).
+    pub const WRITABLE: Events = Events(1 << 2);
+    /// The peer's FIN was reached: after what is queued comes the end.
+    pub const PEER_FIN: Events = Events(1 << 3);
+    /// The peer reset the connection (or refused it); CLOSED comes with it.
+    pub const RESET: Events = Events(1 << 4);
+    /// [`Tcb::take_error`] has something to tell.
+    pub const ERROR: Events = Events(1 << 5);
+    /// The connection is over: nothing will come or go. Its slot may go once no socket holds it.
+    pub const CLOSED: Events = Events(1 << 6);
+    /// The connection entered TIME-WAIT (or, already there, was let go of by the application): when no socket holds
+    /// it, a [`TimeWait`] may take its place.
+    pub const TIME_WAIT: Events = Events(1 << 7);
+
+    pub const fn has(self, other: Events) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub const fn has_any(self, other: Events) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl core::ops::BitOr for Events {
+    type Output = Events;
+    fn bitor(self, other: Events) -> Events {
+        Events(self.0 | other.0)
+    }
+}
+
+impl core::ops::BitOrAssign for Events {
+    fn bitor_assign(&mut self, other: Events) {
+        self.0 |= other.0;
+    }
+}
+
+/// What a segment, a deadline or a call led to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Arrival {
+    pub events: Events,
+    /// A segment to send at once, outside of [`Tcb::poll_transmit`]: the connection may be gone by then.
+    pub reply: Option<Control>,
+}
+
+/// A segment to send: TCP header and payload lie at `off..off + len` of the frame, checksum zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    pub frame: FrameId,
+    pub off: u16,
+    pub len: u16,
+    /// The frame stays in the send queue (it has data); otherwise whoever sends it releases it.
+    pub keep: bool,
+}
+
+/// Why a connection ended before its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum TcpError {
+    /// RST on a connection that stood: ECONNRESET.
+    Reset = 1,
+    /// RST in answer to our SYN: ECONNREFUSED.
+    Refused,
+    /// Nobody answered for too long: ETIMEDOUT.
+    TimedOut,
+    HostUnreachable,
+    NetUnreachable,
+    /// RST after the peer's FIN: EPIPE, as Linux reports it.
+    Pipe,
+}

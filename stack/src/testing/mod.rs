@@ -1,0 +1,1 @@
+//! Two engines joined by a model of a network: for unit tests, simulations, fuzzers and benchmarks.

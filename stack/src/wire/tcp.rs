@@ -1,0 +1,278 @@
+//! The TCP header and its options (RFC 9293 §3.1, §3.2; RFC 7323). Checksums are the caller's: they need the IP addresses.
+
+use crate::drops::Drop;
+use crate::tcp::Seq;
+
+/// Bytes in a header without options.
+pub const HEADER_LEN: usize = 20;
+/// Bytes in the longest header.
+pub const HEADER_LEN_MAX: usize = 60;
+/// Bytes the timestamp option takes in a header, with its padding (RFC 7323 appendix A).
+pub const TIMESTAMP_LEN: usize = 12;
+
+/// The control bits of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(transparent)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    pub const FIN: Flags = Flags(0x01);
+    pub const SYN: Flags = Flags(0x02);
+    pub const RST: Flags = Flags(0x04);
+    pub const PSH: Flags = Flags(0x08);
+    pub const ACK: Flags = Flags(0x10);
+    pub const URG: Flags = Flags(0x20);
+    pub const ECE: Flags = Flags(0x40);
+    pub const CWR: Flags = Flags(0x80);
+
+    /// Whether all bits of `other` are set.
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any bit of `other` is set.
+    pub const fn has_any(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[must_use]
+    pub const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    #[must_use]
+    pub const fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
+    }
+}
+
+impl core::ops::BitOr for Flags {
+    type Output = Flags;
+    fn bitor(self, other: Flags) -> Flags {
+        self.with(other)
+    }
+}
+
+/// The options of a segment that we understand; all others are skipped.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Options {
+    pub mss: Option<u16>,
+    pub window_scale: Option<u8>,
+    /// TSval and TSecr.
+    pub timestamp: Option<(u32, u32)>,
+    pub sack_permitted: bool,
+}
+
+/// A received segment: its header, and where its payload lies in the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Segment {
+    pub seq: Seq,
+    pub ack: Seq,
+    pub flags: Flags,
+    pub window: u16,
+    pub urgent: u16,
+    pub options: Options,
+    /// From the frame's start.
+    pub payload_off: u16,
+    pub payload_len: u16,
+}
+
+impl Segment {
+    /// SEG.LEN: octets of sequence space, SYN and FIN included (RFC 9293 §3.4).
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u32 {
+        u32::from(self.payload_len) + u32::from(self.flags.0 & 1) + u32::from(self.flags.0 >> 1 & 1)
+    }
+
+    /// The sequence number just behind the segment.
+    pub fn end(&self) -> Seq {
+        self.seq + self.len()
+    }
+
+    pub fn has(&self, flags: Flags) -> bool {
+        self.flags.has(flags)
+    }
+}
+
+/// The two ports of a header: all that a flow lookup needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ports {
+    pub source: u16,
+    pub destination: u16,
+}
+
+/// Reads the ports; `None` when even they are cut off (RFC 792 quotes eight bytes, so an ICMP quote has them and the
+/// sequence number).
+pub fn ports(tcp: &[u8]) -> Option<Ports> {
+    let head = tcp.first_chunk::<4>()?;
+    Some(Ports { source: be16(head, 0), destination: be16(head, 2) })
+}
+
+fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// NOP, NOP, timestamp kind, timestamp length: how nearly every segment of a live connection begins its options.
+const ALIGNED_TIMESTAMP: u32 = 0x0101_080a;
+
+/// Reads a segment. `tcp` is the whole TCP segment, `tcp_off` where it starts in its frame. The checksum was verified.
+pub fn parse(tcp: &[u8], tcp_off: u16) -> Result<Segment, Drop> {
+    let head = tcp.first_chunk::<HEADER_LEN>().ok_or(Drop::TcpMalformed)?;
+    let header_len = usize::from(head[12] >> 4) * 4;
+    if header_len < HEADER_LEN || header_len > tcp.len() || tcp.len() > usize::from(u16::MAX - tcp_off) {
+        return Err(Drop::TcpMalformed);
+    }
+    Ok(Segment {
+        seq: Seq(be32(head, 4)),
+        ack: Seq(be32(head, 8)),
+        flags: Flags(head[13]),
+        window: be16(head, 14),
+        urgent: be16(head, 18),
+        options: parse_options(&tcp[HEADER_LEN..header_len]),
+        payload_off: tcp_off + header_len as u16,
+        payload_len: (tcp.len() - header_len) as u16,
+    })
+}
+
+#[inline]
+fn parse_options(bytes: &[u8]) -> Options {
+    match bytes.first_chunk::<TIMESTAMP_LEN>() {
+        Some(b) if bytes.len() == TIMESTAMP_LEN && be32(b, 0) == ALIGNED_TIMESTAMP => {
+            Options { timestamp: Some((be32(b, 4), be32(b, 8))), ..Options::default() }
+        }
+        _ if bytes.is_empty() => Options::default(),
+        _ => walk_options(bytes),
+    }
+}
+
+/// Options one by one. A malformed length ends the walk: what was read before it counts (as Linux does).
+fn walk_options(mut bytes: &[u8]) -> Options {
+    let mut options = Options::default();
+    while let [kind, rest @ ..] = bytes {
+        match (*kind, rest.first()) {
+            (0, _) => break,
+            (1, _) => {
+                bytes = rest;
+                continue;
+            }
+            (_, None) => break,
+            (kind, Some(&len)) => {
+                let len = usize::from(len);
+                let Some(body) = bytes.get(2..len) else { break };
+                read_option(&mut options, kind, body);
+                bytes = &bytes[len..];
+            }
+        }
+    }
+    options
+}
+
+fn read_option(options: &mut Options, kind: u8, body: &[u8]) {
+    match (kind, body.len()) {
+        (2, 2) => options.mss = Some(be16(body, 0)),
+        // A shift above 14 counts as 14 (RFC 7323 §2.3).
+        (3, 1) => options.window_scale = Some(body[0].min(14)),
+        (4, 0) => options.sack_permitted = true,
+        (8, 8) => options.timestamp = Some((be32(body, 0), be32(body, 4))),
+        _ => {}
+    }
+}
+
+/// The header of an outgoing segment.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Header {
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub seq: Seq,
+    pub ack: Seq,
+    pub flags: Flags,
+    /// As it goes on the wire: already scaled.
+    pub window: u16,
+    pub mss: Option<u16>,
+    pub window_scale: Option<u8>,
+    pub timestamp: Option<(u32, u32)>,
+}
+
+impl Header {
+    /// Bytes this header takes.
+    pub fn len(&self) -> usize {
+        HEADER_LEN
+            + if self.mss.is_some() { 4 } else { 0 }
+            + if self.window_scale.is_some() { 4 } else { 0 }
+            + if self.timestamp.is_some() { TIMESTAMP_LEN } else { 0 }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// Writes header and options to the start of `out` (at least [`Header::len`] bytes) with a zero checksum; returns its length.
+pub fn emit(header: &Header, out: &mut [u8]) -> usize {
+    let len = header.len();
+    let (head, mut options) = out[..len].split_at_mut(HEADER_LEN);
+    head[0..2].copy_from_slice(&header.local_port.to_be_bytes());
+    head[2..4].copy_from_slice(&header.remote_port.to_be_bytes());
+    head[4..8].copy_from_slice(&header.seq.0.to_be_bytes());
+    head[8..12].copy_from_slice(&header.ack.0.to_be_bytes());
+    head[12] = (len as u8 / 4) << 4;
+    head[13] = header.flags.0;
+    head[14..16].copy_from_slice(&header.window.to_be_bytes());
+    head[16..20].fill(0);
+    if let Some(mss) = header.mss {
+        let [a, b] = mss.to_be_bytes();
+        options = put(options, [2, 4, a, b]);
+    }
+    if let Some(shift) = header.window_scale {
+        options = put(options, [1, 3, 3, shift]);
+    }
+    if let Some((value, echo)) = header.timestamp {
+        options = put(options, ALIGNED_TIMESTAMP.to_be_bytes());
+        options = put(options, value.to_be_bytes());
+        put(options, echo.to_be_bytes());
+    }
+    len
+}
+
+fn put(out: &mut [u8], word: [u8; 4]) -> &mut [u8] {
+    let (here, rest) = out.split_at_mut(4);
+    here.copy_from_slice(&word);
+    rest
+}
+
+/// One segment without data and without a connection behind it: a RST, a TIME-WAIT acknowledgement.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Control {
+    pub seq: Seq,
+    pub ack: Seq,
+    pub flags: Flags,
+    pub window: u16,
+    pub timestamp: Option<(u32, u32)>,
+}
+
+impl Control {
+    /// Writes the segment, checksum zero; returns its length.
+    pub fn emit(&self, local_port: u16, remote_port: u16, out: &mut [u8]) -> usize {
+        let Control { seq, ack, flags, window, timestamp } = *self;
+        emit(
+            &Header { local_port, remote_port, seq, ack, flags, window, timestamp, mss: None, window_scale: None },
+            out,
+        )
+    }
+}
+
+/// The RST that answers a segment which belongs to nobody (RFC 9293 §3.10.7.1); a RST is never answered.
+pub fn reset_for(seg: &Segment) -> Option<Control> {
+    if seg.has(Flags::RST) {
+        return None;
+    }
+    Some(if seg.has(Flags::ACK) {
+        Control { seq: seg.ack, flags: Flags::RST, ..Control::default() }
+    } else {
+        Control { ack: seg.end(), flags: Flags::RST | Flags::ACK, ..Control::default() }
+    })
+}
