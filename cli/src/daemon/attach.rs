@@ -81,7 +81,7 @@ pub(crate) fn check_free(device: &Device, replace: bool) -> Outcome<()> {
 pub(crate) fn attach(loaded: &mut Ebpf, device: &Device, replace: bool, generic: bool) -> Outcome<Attachment> {
     check_free(device, replace)?;
     if let Some(there) = device.xdp {
-        detach(device.index, there).context(format!("cannot remove the XDP program of before from {}", device.name))?;
+        detach(there).context(format!("cannot remove the XDP program of before from {}", device.name))?;
     }
     let program = program(loaded)?;
     let fd = program.fd().context("the XDP program is not loaded")?.as_fd().as_raw_fd();
@@ -100,8 +100,8 @@ pub(crate) fn attach(loaded: &mut Ebpf, device: &Device, replace: bool, generic:
 }
 
 /// Takes a program off the device.
-pub(crate) fn detach(ifindex: u32, there: AttachedProgram) -> std::io::Result<()> {
-    set(ifindex, -1, if there.is_generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE })
+pub(crate) fn detach(there: AttachedProgram) -> std::io::Result<()> {
+    set(there.ifindex, -1, if there.is_generic { XDP_FLAGS_SKB_MODE } else { XDP_FLAGS_DRV_MODE })
 }
 
 fn set(ifindex: u32, fd: RawFd, flags: u32) -> std::io::Result<()> {

@@ -26,6 +26,7 @@ pub(crate) struct Device {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AttachedProgram {
     pub(crate) id: u32,
+    pub(crate) ifindex: u32,
     pub(crate) is_generic: bool,
 }
 
@@ -71,7 +72,7 @@ impl Device {
                     device.mac = Mac(<[u8; 6]>::try_from(bytes.as_slice()).unwrap_or_default());
                 }
                 LinkAttribute::NumRxQueues(n) => device.queues = *n,
-                LinkAttribute::Xdp(facts) => device.xdp = attached(facts),
+                LinkAttribute::Xdp(facts) => device.xdp = attached(link.header.index, facts),
                 _ => {}
             }
         }
@@ -88,7 +89,7 @@ impl Device {
     }
 }
 
-fn attached(facts: &[LinkXdp]) -> Option<AttachedProgram> {
+fn attached(ifindex: u32, facts: &[LinkXdp]) -> Option<AttachedProgram> {
     let mut mode = XdpAttached::None;
     let (mut any, mut native, mut generic) = (0, 0, 0);
     for fact in facts {
@@ -102,7 +103,7 @@ fn attached(facts: &[LinkXdp]) -> Option<AttachedProgram> {
     }
     let id = [native, any, generic].into_iter().find(|id| *id != 0)?;
     let is_generic = mode == XdpAttached::SocketBuffer || (native == 0 && generic == id);
-    Some(AttachedProgram { id, is_generic })
+    Some(AttachedProgram { id, ifindex, is_generic })
 }
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
@@ -169,10 +170,10 @@ mod tests {
 
     #[test]
     fn attached_programs() {
-        assert_eq!(attached(&[LinkXdp::Attached(XdpAttached::None)]), None);
+        assert_eq!(attached(1, &[LinkXdp::Attached(XdpAttached::None)]), None);
         let native = [LinkXdp::Attached(XdpAttached::Driver), LinkXdp::ProgId(7), LinkXdp::DrvProgId(7)];
-        assert_eq!(attached(&native), Some(AttachedProgram { id: 7, is_generic: false }));
+        assert_eq!(attached(1, &native), Some(AttachedProgram { id: 7, ifindex: 1, is_generic: false }));
         let generic = [LinkXdp::Attached(XdpAttached::SocketBuffer), LinkXdp::ProgId(9), LinkXdp::SkbProgId(9)];
-        assert_eq!(attached(&generic), Some(AttachedProgram { id: 9, is_generic: true }));
+        assert_eq!(attached(1, &generic), Some(AttachedProgram { id: 9, ifindex: 1, is_generic: true }));
     }
 }
