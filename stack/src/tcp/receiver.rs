@@ -61,6 +61,9 @@ pub(super) struct Receiver {
     _pad: u8,
 }
 
+/// Free frames below which nothing is kept out of order.
+const RESERVED_FRAMES: u32 = 32;
+
 impl Receiver {
     /// `most` is the largest buffer the connection may ever get: it decides the shift. `now` is today's limit.
     pub(super) fn new(mss: u16, most: u32, now: u32) -> Receiver {
@@ -194,7 +197,9 @@ impl Receiver {
             cx.frames.advance(id, overlap as u16);
         }
         let removed = self.cut_behind(cx, before, id);
-        if !removed && self.out_of_order.frames() >= cx.tunables.reassembly_frames {
+        let is_full = self.out_of_order.frames() >= cx.tunables.reassembly_frames;
+        // When frames are few, the last ones are for the segment that fills the hole.
+        if !removed && (is_full || cx.frames.free_count() < RESERVED_FRAMES) {
             return Err(Drop::ReassemblyFull);
         }
         let m = *cx.frames.meta(id);
