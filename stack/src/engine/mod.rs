@@ -174,6 +174,7 @@ impl<'m> Engine<'m> {
         self.handle_due_connections(now);
         self.expire_time_waits(now);
         self.retry_waiting(now);
+        self.feed_starved();
     }
 }
 

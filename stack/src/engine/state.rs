@@ -76,7 +76,9 @@ pub(crate) struct Core {
     pub(crate) generation: u32,
     /// The tables' generation when the waiting connections last looked.
     pub(crate) waiting_generation: u16,
-    pub(crate) _pad: u16,
+    /// A write was cut short because frames are few.
+    pub(crate) starved: bool,
+    pub(crate) _pad: u8,
     /// TIME-WAITs, oldest first.
     pub(crate) time_waits: Queue,
     pub(crate) ports: PortBlocks,
@@ -114,6 +116,7 @@ impl Default for Core {
             wakeups: 0,
             generation: 0,
             waiting_generation: 0,
+            starved: false,
             _pad: 0,
             time_waits: Queue::EMPTY,
             ports: PortBlocks::default(),
@@ -133,6 +136,7 @@ impl Core {
         self.waiting_until = Instant::ZERO;
         self.turn = 0;
         self.wakeups = 0;
+        self.starved = false;
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();
