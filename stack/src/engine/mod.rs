@@ -205,4 +205,4 @@ pub struct Population {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
