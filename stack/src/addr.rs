@@ -45,7 +45,11 @@ impl Ip {
 
     /// 224.0.0.0/4, the IPv4 limited broadcast, or ff00::/8.
     pub fn is_multicast_or_broadcast(&self) -> bool {
-        if self.is_v4() { self.0[12] >= 224 && self.0[12] < 240 || self.v4_bytes() == [255; 4] } else { self.0[0] == 0xff }
+        if self.is_v4() {
+            self.0[12] >= 224 && self.0[12] < 240 || self.v4_bytes() == [255; 4]
+        } else {
+            self.0[0] == 0xff
+        }
     }
 
     /// Whether the first `bits` (0..=128, of the 128-bit form) of the two addresses agree.

@@ -15,14 +15,20 @@
 #![cfg_attr(not(any(feature = "linux", feature = "testing", test)), no_std)]
 
 pub mod addr;
+#[cfg(feature = "linux")]
+pub mod arena;
 pub mod buf;
 pub mod counters;
 pub mod drops;
 pub mod engine;
 pub mod ip;
 pub mod link;
+#[cfg(feature = "linux")]
+pub mod runtime;
 pub mod slab;
 pub mod socket;
+#[cfg(feature = "linux")]
+mod sys;
 pub mod tcp;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -30,3 +36,5 @@ pub mod time;
 pub mod timer_wheel;
 pub mod tunables;
 pub mod wire;
+#[cfg(feature = "linux")]
+pub mod xsk;

@@ -75,6 +75,16 @@ impl FrameShared {
         self.tx.swap(TX_IDLE, Ordering::AcqRel) == TX_RING_RELEASED
     }
 
+    /// The owner is gone. True when the kernel still reads the frame: its completion will then find it released and
+    /// owned by the pool.
+    pub fn orphan_in_tx(&self) -> bool {
+        self.set_owner(OWNER_POOL);
+        match self.tx.compare_exchange(TX_RING, TX_RING_RELEASED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(state) => state == TX_RING_RELEASED,
+        }
+    }
+
     /// Clears every mark: for a frame that is known to be with nobody (start of the arena, a dead stack's frames).
     pub fn reset(&self, owner: u16) {
         self.set_owner(owner);
@@ -187,6 +197,20 @@ impl<'m> Frames<'m> {
             let id = head - 1;
             head = self.shared[id as usize].returned_next.load(Ordering::Relaxed);
             self.push_free(id);
+        }
+    }
+
+    /// Builds the free list anew from the frames' owners: nothing else of this stack's state is trusted any more.
+    /// Frames that the kernel still reads become free with their completion.
+    pub fn rebuild(&mut self) {
+        self.free.head = 0;
+        self.free.count = 0;
+        self.free.returned.store(0, Ordering::Relaxed);
+        for (id, frame) in self.shared.iter().enumerate() {
+            if frame.owner() == self.owner && !frame.orphan_in_tx() {
+                self.push_free(id as FrameId);
+            }
+            // orphan_in_tx gave the others to the pool
         }
     }
 

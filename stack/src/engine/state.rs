@@ -78,7 +78,8 @@ pub(crate) struct Core {
     pub(crate) waiting_generation: u16,
     /// A write was cut short because frames are few.
     pub(crate) starved: bool,
-    pub(crate) _pad: u8,
+    /// The daemon was told of what it has to do.
+    pub(crate) daemon_told: bool,
     /// TIME-WAITs, oldest first.
     pub(crate) time_waits: Queue,
     pub(crate) ports: PortBlocks,
@@ -117,7 +118,7 @@ impl Default for Core {
             generation: 0,
             waiting_generation: 0,
             starved: false,
-            _pad: 0,
+            daemon_told: false,
             time_waits: Queue::EMPTY,
             ports: PortBlocks::default(),
             listeners: [NONE; LISTENER_BUCKETS],
@@ -125,6 +126,15 @@ impl Default for Core {
             wheel: TimerWheel::default(),
             net: NetTables::default(),
         }
+    }
+}
+
+impl StackState {
+    /// Where a stack's free list lies, without a reference to the rest: for whoever returns a frame from outside.
+    #[cfg(feature = "linux")]
+    pub(crate) fn free_list(state: *mut StackState) -> *const FreeList {
+        // The offset of a field; nothing is read.
+        state.cast::<u8>().wrapping_add(core::mem::offset_of!(StackState, free_frames)).cast::<FreeList>().cast_const()
     }
 }
 
@@ -137,6 +147,7 @@ impl Core {
         self.turn = 0;
         self.wakeups = 0;
         self.starved = false;
+        self.daemon_told = false;
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();

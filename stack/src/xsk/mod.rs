@@ -1,0 +1,23 @@
+//! AF_XDP sockets and their rings.
+//!
+//! - `ring.rs`: the four rings as the kernel lays them out, and their protocol;
+//! - `umem.rs`: the daemon's side: registering the UMEM, one base socket a queue, a socket for each stack;
+//! - `queue.rs`: a stack's side: its receive and transmit ring, and the fill and completion ring it shares.
+//!
+//! Ring positions are never kept in private memory: two processes share a fill ring, so the only truth is in the ring.
+
+mod queue;
+mod ring;
+mod umem;
+
+pub(crate) use queue::Queue;
+pub use umem::{UmemOwner, XskError};
+
+/// Descriptors in a receive, transmit, fill or completion ring.
+pub(crate) const RX_RING: u32 = 2048;
+pub(crate) const TX_RING: u32 = 2048;
+pub(crate) const FILL_RING: u32 = 4096;
+pub(crate) const COMPLETION_RING: u32 = 4096;
+
+/// Frames that circulate through one queue's fill ring.
+pub(crate) const FILL_FRAMES: u32 = 2048;

@@ -1,0 +1,130 @@
+//! The edge on a real device: a veth in a network namespace of the test's own thread. Needs root; says so otherwise.
+
+use sidestep_stack::addr::Mac;
+use sidestep_stack::arena::{Arena, ArenaConfig, BELLS, Policy, Proto};
+use sidestep_stack::engine::Config;
+use sidestep_stack::runtime::{Stack, now};
+use sidestep_stack::tunables::Tunables;
+use sidestep_stack::xsk::UmemOwner;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::Command;
+
+const FRAMES: u32 = 8192;
+
+/// Moves this thread into a namespace with a veth pair of two queues; false, with a line, when it may not.
+fn enter_rig() -> bool {
+    // SAFETY: no memory is involved; only this test's thread changes its namespace.
+    if unsafe { libc::geteuid() } != 0 || unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        println!("skipped: needs root");
+        return false;
+    }
+    for line in [
+        "link add e0 numrxqueues 2 numtxqueues 2 type veth peer name e1 numrxqueues 2 numtxqueues 2",
+        "link set e0 up",
+        "link set e1 up",
+    ] {
+        let done = Command::new("ip").args(line.split(' ')).status().expect("ip(8) from iproute2");
+        assert!(done.success(), "ip {line}");
+    }
+    true
+}
+
+fn arena() -> (&'static Arena, OwnedFd) {
+    let ifindex = std::fs::read_to_string("/proc/thread-self/net/dev").map(|_| ()).ok();
+    assert!(ifindex.is_some());
+    // SAFETY: a NUL-terminated name.
+    let ifindex = unsafe { libc::if_nametoindex(c"e0".as_ptr()) };
+    assert_ne!(ifindex, 0);
+    let mut device = [0; 16];
+    device[..2].copy_from_slice(b"e0");
+    Arena::create(&ArenaConfig {
+        device,
+        ifindex,
+        netns: 0,
+        queues: 2,
+        frames: FRAMES,
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mtu: 1500,
+        device_is_virtual: true,
+        tunables: Tunables::default(),
+    })
+    .expect("an arena")
+}
+
+fn bells() -> Vec<OwnedFd> {
+    // SAFETY: eventfd takes no memory; each descriptor is new and ours.
+    (0..=BELLS).map(|_| unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_NONBLOCK)) }).collect()
+}
+
+#[test]
+fn frames_always_add_up() {
+    if !enter_rig() {
+        return;
+    }
+    let (arena, fd) = arena();
+    assert!(arena.census().adds_up());
+    assert_eq!(arena.census().pool, FRAMES);
+    let umem = UmemOwner::open(arena, arena.header().ifindex(), 2, false).expect("UMEM and base sockets");
+    let filled = arena.census();
+    assert_eq!(filled.fill, 2 * 2048, "each queue's fill ring has its frames");
+    assert!(filled.adds_up());
+
+    // The same memory, as another process would map it.
+    let other = Arena::map(fd.as_raw_fd()).expect("a second mapping");
+    arena.set_policy(Proto::Tcp, 80, Policy::Off);
+    assert_eq!(other.policy(Proto::Tcp, 80), Policy::Off);
+    assert_eq!(other.policy(Proto::Udp, 80), Policy::Auto);
+
+    let first = arena.alloc_stack(&Config::default(), &Tunables::default()).unwrap().unwrap();
+    let second = arena.alloc_stack(&Config::default(), &Tunables::default()).unwrap().unwrap();
+    assert_ne!(first, second);
+    for index in [first, second] {
+        let xsks: Vec<OwnedFd> = (0..2).map(|q| umem.open_stack_socket(q).expect("a stack's socket")).collect();
+        let bells = bells();
+        let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
+        let stack =
+            Stack::attach(other, index, &raw(&xsks), &raw(&bells[..BELLS]), bells[BELLS].as_raw_fd()).expect("attach");
+        let mut guard = stack.lock();
+        assert_eq!(guard.poll(now()), 0);
+        guard.flush(now());
+        assert!(guard.frames_mut().free_count() >= 128, "a working stock of frames");
+        assert!(stack.try_lock().is_none());
+        drop(guard);
+        assert!(arena.census().adds_up());
+        assert!(arena.census().stacks[index as usize] >= 128);
+    }
+    arena.free_stack(first, true);
+    arena.free_stack(second, true);
+    let end = arena.census();
+    assert_eq!((end.pool, end.fill), (filled.pool, filled.fill), "all came back");
+    let again = arena.alloc_stack(&Config::default(), &Tunables::default()).unwrap();
+    assert_eq!(again, Some(first), "a freed slot is used again");
+}
+
+#[test]
+fn an_arena_of_another_kind_is_refused() {
+    // SAFETY: a NUL-terminated name; the descriptor is new and ours.
+    let fd = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"not-an-arena".as_ptr(), 0)) };
+    std::fs::File::from(fd.try_clone().unwrap()).set_len(1 << 20).unwrap();
+    let error = Arena::map(fd.as_raw_fd()).unwrap_err().to_string();
+    assert!(error.contains("not an arena"), "{error}");
+}
+
+#[test]
+fn a_bell_is_held_by_one_and_freed_with_its_process() {
+    if !enter_rig() {
+        return;
+    }
+    let (arena, _fd) = arena();
+    let umem = UmemOwner::open(arena, arena.header().ifindex(), 2, false).expect("UMEM");
+    let index = arena.alloc_stack(&Config::default(), &Tunables::default()).unwrap().unwrap();
+    let xsks: Vec<OwnedFd> = (0..2).map(|q| umem.open_stack_socket(q).expect("a stack's socket")).collect();
+    let bells = bells();
+    let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
+    let stack = Stack::attach(arena, index, &raw(&xsks), &raw(&bells[..BELLS]), bells[BELLS].as_raw_fd()).unwrap();
+    let held: Vec<_> = (0..BELLS).map(|_| stack.claim_bell(7).expect("a bell")).collect();
+    assert!(stack.claim_bell(8).is_none(), "sixteen and no more");
+    assert_eq!(arena.stack(index).release_process(7), 0xffff, "a dead process's bells are found");
+    assert!(stack.claim_bell(8).is_some());
+    drop(held);
+}

@@ -1,0 +1,171 @@
+//! The decision: which stack gets a packet, if any.
+//!
+//! Pure: the tables are asked through [`Tables`], so the code that runs in the kernel is the code that the host tests and fuzzes.
+//! One rule stands above the order below: **all packets of one 4-tuple meet the same answer until the connection is over**, because a
+//! connection split between the kernel and a stack is reset by whichever half sees the wrong packet first.
+
+use crate::maps::{
+    EPHEMERAL_KERNEL_FLOWS, FlowKey, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry,
+    PortState, Proto, Verdict, bucket_index, ephemeral_index, policy_index,
+};
+use crate::packet::Packet;
+use crate::parse::{Kind, Segment, parse};
+
+/// The maps, as the decision sees them. A look-up that finds nothing answers with the value of a fresh map.
+pub trait Tables {
+    /// Whether the address belongs to the device.
+    fn is_local(&self, address: &[u8; 16]) -> bool;
+    /// Entry of `EPHEMERAL`.
+    fn ephemeral(&self, index: u32) -> u32;
+    /// Entry of `POLICY`.
+    fn policy(&self, index: u32) -> PortEntry;
+    /// The stack that `FLOWS` names.
+    fn flow(&self, key: &FlowKey) -> Option<u32>;
+    /// Entry of `BUCKETS`.
+    fn bucket(&self, index: u32) -> u32;
+    /// What the kernel has for this TCP 4-tuple.
+    fn kernel_socket(&self, key: &FlowKey) -> KernelSocket;
+}
+
+/// What the kernel has for a TCP 4-tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelSocket {
+    /// Nothing.
+    None,
+    /// A listener, which may well be the shadow of ours.
+    Listener,
+    /// A connection: full, half-open, or in TIME-WAIT.
+    Connection,
+}
+
+/// What to do with a packet, and which counter to count it under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Leave it to the kernel.
+    Pass(Verdict),
+    /// Hand it to this stack.
+    Redirect(Verdict, u32),
+}
+
+/// The whole way from a frame to a decision.
+#[inline(always)]
+pub fn steer<P: Packet, T: Tables>(packet: &P, tables: &T, vlan_ok: bool) -> Decision {
+    match parse(packet, vlan_ok) {
+        Ok(segment) => decide(&segment, tables),
+        Err(verdict) => Decision::Pass(verdict),
+    }
+}
+
+/// The way from a parsed segment to a decision.
+#[inline(always)]
+pub fn decide<T: Tables>(segment: &Segment, tables: &T) -> Decision {
+    if !tables.is_local(&segment.key.local) {
+        return Decision::Pass(Verdict::PassNotLocal);
+    }
+    let decision = by_port(segment, tables);
+    if segment.kind != Kind::Quoted {
+        return decision;
+    }
+    match decision {
+        Decision::Pass(_) => Decision::Pass(Verdict::PassIcmp),
+        Decision::Redirect(_, stack) => Decision::Redirect(Verdict::RedirectIcmp, stack),
+    }
+}
+
+/// Ephemeral ports belong to stacks that connect, the others to whom the policy says.
+#[inline(always)]
+fn by_port<T: Tables>(segment: &Segment, tables: &T) -> Decision {
+    let key = &segment.key;
+    let entry = tables.ephemeral(ephemeral_index(key.local_port));
+    let owner = entry & !EPHEMERAL_KERNEL_FLOWS;
+    if owner == NO_STACK {
+        return by_policy(segment, tables);
+    }
+    let shared = entry & EPHEMERAL_KERNEL_FLOWS != 0;
+    if shared && segment.proto == Proto::Tcp && tables.kernel_socket(key) != KernelSocket::None {
+        return Decision::Pass(Verdict::PassKernelFlow);
+    }
+    Decision::Redirect(Verdict::RedirectEphemeral, owner - 1)
+}
+
+/// A port with a server: exact flows first, then buckets.
+#[inline(always)]
+fn by_policy<T: Tables>(segment: &Segment, tables: &T) -> Decision {
+    let key = &segment.key;
+    let entry = tables.policy(policy_index(segment.proto, key.local_port));
+    let state = entry.state();
+    if state == PortState::Off && entry.flags & PORT_HAS_FLOWS == 0 {
+        return Decision::Pass(Verdict::PassPolicyOff);
+    }
+    // SYNs are looked up too: one that the kernel's half-open or TIME-WAIT socket will answer must reach that socket, or the rest of the
+    // handshake, which is looked up as well, would go elsewhere. While a port drains, the kernel accepts anew: the flag is implied.
+    let may_be_kernels = entry.flags & PORT_KERNEL_FLOWS != 0 || state == PortState::Draining;
+    if may_be_kernels
+        && segment.proto == Proto::Tcp
+        && tables.kernel_socket(key) == KernelSocket::Connection
+    {
+        return Decision::Pass(Verdict::PassKernelFlow);
+    }
+    if let Some(stack) = tables.flow(key) {
+        return Decision::Redirect(Verdict::RedirectFlow, stack);
+    }
+    // A datagram has no SYN: on a draining port only exact flows still count as ours.
+    let is_new = segment.kind == Kind::Opens || segment.proto == Proto::Udp;
+    match state {
+        PortState::Off => Decision::Pass(Verdict::PassPolicyOff),
+        PortState::Draining if is_new => Decision::Pass(Verdict::PassDraining),
+        PortState::Draining | PortState::On => by_bucket(key, entry.group, tables),
+    }
+}
+
+#[inline(always)]
+fn by_bucket<T: Tables>(key: &FlowKey, group: u16, tables: &T) -> Decision {
+    match tables.bucket(bucket_index(group, bucket_of(key))) {
+        NO_STACK => Decision::Pass(Verdict::PassNoStack),
+        entry => Decision::Redirect(Verdict::RedirectBucket, entry - 1),
+    }
+}
+
+/// The bucket of a flow, 0..[`BUCKETS_PER_GROUP`](crate::maps::BUCKETS_PER_GROUP). The daemon and the engine compute the same, to know
+/// which live flows to pin before a bucket moves.
+///
+/// A multiply-and-fold over the 4-tuple. It need not resist an adversary: who can choose tuples could aim at one stack through any
+/// unkeyed hash, and through most receive-side-scaling keys, too.
+#[must_use]
+#[inline(always)]
+pub fn bucket_of(key: &FlowKey) -> u32 {
+    let ports = u64::from(key.local_port) << 16 | u64::from(key.remote_port);
+    let mut hash = ports | u64::from(key.proto) << 32;
+    hash = mix(hash, word::<0>(&key.local));
+    hash = mix(hash, word::<8>(&key.local));
+    hash = mix(hash, word::<0>(&key.remote));
+    hash = mix(hash, word::<8>(&key.remote));
+    (hash >> 56) as u32
+}
+
+#[inline(always)]
+fn mix(hash: u64, word: u64) -> u64 {
+    // An odd constant with no pattern in its bits: 2^64 divided by the golden ratio.
+    let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ (product >> 32)
+}
+
+/// Eight address bytes as a number; little-endian everywhere, so that every machine agrees on buckets.
+#[inline(always)]
+fn word<const AT: usize>(address: &[u8; 16]) -> u64 {
+    const { assert!(AT + 7 < 16) };
+    u64::from_le_bytes([
+        address[AT],
+        address[AT + 1],
+        address[AT + 2],
+        address[AT + 3],
+        address[AT + 4],
+        address[AT + 5],
+        address[AT + 6],
+        address[AT + 7],
+    ])
+}
+
+#[cfg(test)]
+#[path = "steer_tests.rs"]
+mod tests;
