@@ -211,9 +211,10 @@ pub(crate) unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -
     if let Some(stream) = Stream::of(entry) {
         return connect_again(&stream);
     }
-    // SAFETY: the application's pointer; the same trust as the kernel's fault handling cannot be had here.
+    // SAFETY: the application's address.
+    let remote = unsafe { endpoint_from(addr, len) };
     if entry.kind() == Kind::Fresh
-        && let Some(remote) = unsafe { endpoint_from(addr, len) }
+        && let Some(remote) = remote
         && let Some((stack, local)) = route(fd, entry, remote)
         && let Some(result) = connect_user(fd, entry, stack, local, remote)
     {
@@ -335,10 +336,10 @@ pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> Result<isize> {
 /// shutdown() of a listener: as in Linux it stops listening and can listen again.
 fn stop_listening(fd: c_int, entry: Entry) {
     let family = listeners::of(entry).map_or(AF_INET, listeners::Listener::family);
-    if TABLE.replace_if(fd, entry, Entry::new(Kind::Fresh, 0, family as u32)) {
-        if let Some(listener) = listeners::of(entry) {
-            listener.remove_descriptor();
-        }
+    if TABLE.replace_if(fd, entry, Entry::new(Kind::Fresh, 0, family as u32))
+        && let Some(listener) = listeners::of(entry)
+    {
+        listener.remove_descriptor();
     }
 }
 
