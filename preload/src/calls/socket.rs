@@ -271,6 +271,7 @@ fn connect_user(
     let id = {
         let now = now();
         let mut guard = stack.lock();
+        guard.poll(now); // a stack that is new has no frames yet
         let family = if is_v6 { Family::V6 } else { Family::V4 };
         let id = guard.open_stream(family, false, attach::process()).ok()?;
         let _ = guard.set_nonblocking(id, nonblocking);
