@@ -299,7 +299,6 @@ fn tcp_info(stream: &Stream) -> Result<[u8; 152]> {
         (32, info.lost),
         (44, info.last_data_sent_ms),
         (52, info.last_data_recv_ms),
-        (60, info.path_mss),
         (68, info.rtt_us),
         (72, info.rttvar_us),
         (76, info.snd_ssthresh),

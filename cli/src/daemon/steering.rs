@@ -207,9 +207,7 @@ impl Steering {
         let starts = group.members.is_empty() && !plan.members.is_empty();
         for (bucket, (old, new)) in group.owners.iter().zip(&plan.owners).enumerate() {
             if old != new {
-                self.buckets
-                    .set(bucket_index(group.id, bucket as u32), *new, 0)
-                    .context("cannot move a bucket")?;
+                self.buckets.set(bucket_index(group.id, bucket as u32), *new, 0).context("cannot move a bucket")?;
             }
         }
         group.owners = plan.owners;

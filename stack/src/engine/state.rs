@@ -126,8 +126,6 @@ impl Default for Core {
             wheel: TimerWheel::default(),
             net: NetTables::default(),
         }
-<<<<<<< HEAD
-=======
     }
 }
 
@@ -137,7 +135,6 @@ impl StackState {
     pub(crate) fn free_list(state: *mut StackState) -> *const FreeList {
         // The offset of a field; nothing is read.
         state.cast::<u8>().wrapping_add(core::mem::offset_of!(StackState, free_frames)).cast::<FreeList>().cast_const()
->>>>>>> refs/heads/engine
     }
 }
 
