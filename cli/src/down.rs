@@ -9,7 +9,8 @@ pub(crate) fn down(options: &Down) -> Outcome<()> {
     let device = &options.device;
     let Ok(client) = Client::connect(device) else { return without_daemon(device) };
     let request = Request::new(Op::Down, [u64::from(options.force), 0, 0, 0]);
-    let reply = client.call(&request, &mut FdSet::default()).context(format!("{device}: the daemon does not answer"))?;
+    let reply =
+        client.call(&request, &mut FdSet::default()).context(format!("{device}: the daemon does not answer"))?;
     if reply.status != 0 {
         return Err(Failure::new(format!("{device}: {}", reply.text())));
     }

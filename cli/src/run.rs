@@ -116,7 +116,10 @@ fn environment(command: &mut Command, options: &Run, library: &Path, device: &st
 
 /// The library behind what is preloaded already; once is enough.
 fn preload(existing: &OsStr, library: &Path) -> OsString {
-    let is_there = existing.as_encoded_bytes().split(|b| matches!(b, b':' | b' ')).any(|p| p == library.as_os_str().as_encoded_bytes());
+    let is_there = existing
+        .as_encoded_bytes()
+        .split(|b| matches!(b, b':' | b' '))
+        .any(|p| p == library.as_os_str().as_encoded_bytes());
     let mut value = existing.to_owned();
     if !is_there {
         if !value.is_empty() {

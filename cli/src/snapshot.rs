@@ -113,7 +113,8 @@ impl Snapshot {
     /// Asks a daemon for its snapshot.
     pub(crate) fn ask(client: &Client) -> Outcome<Snapshot> {
         let mut fds = FdSet::default();
-        let reply = client.call(&Request::new(Op::Refresh, [1, 0, 0, 0]), &mut fds).context("the daemon does not answer")?;
+        let reply =
+            client.call(&Request::new(Op::Refresh, [1, 0, 0, 0]), &mut fds).context("the daemon does not answer")?;
         // SAFETY: the descriptors came with this reply and belong to nobody else.
         let files: Vec<OwnedFd> = fds.as_slice().iter().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }).collect();
         if reply.status != 0 {

@@ -28,8 +28,12 @@ pub(crate) fn status(options: &Status) -> Outcome<()> {
         print(format_args!("{}", text(snapshot).trim_end()));
     }
     match (snapshots.is_empty(), silent.first()) {
-        (_, Some(name)) if options.device.is_some() => fail!("{name} has no daemon; the kernel serves it (sidestep up {name} starts one)"),
-        (_, Some(name)) => fail!("the daemon of {name} died; sidestep up {name} starts a new one, sidestep down {name} clears up"),
+        (_, Some(name)) if options.device.is_some() => {
+            fail!("{name} has no daemon; the kernel serves it (sidestep up {name} starts one)")
+        }
+        (_, Some(name)) => {
+            fail!("the daemon of {name} died; sidestep up {name} starts a new one, sidestep down {name} clears up")
+        }
         (true, None) => fail!("no daemon is up here; the kernel serves everything (sidestep up DEV starts one)"),
         (false, None) => Ok(()),
     }
@@ -160,7 +164,10 @@ mod tests {
     fn for_programs() {
         assert_eq!(json(&[]), r#"{"devices":[]}"#);
         let json = json(&[example()]);
-        assert!(json.starts_with(r#"{"devices":[{"name":"eth1","ifindex":4,"mode":"native","queues":2,"copy":"copy","#), "{json}");
+        assert!(
+            json.starts_with(r#"{"devices":[{"name":"eth1","ifindex":4,"mode":"native","queues":2,"copy":"copy","#),
+            "{json}"
+        );
         assert!(json.contains(r#""verdicts":{"pass_icmp":3,"pass_not_ip":0}"#), "{json}");
         assert!(json.contains(r#""connections":2,"rx_frames":5,"drops":{"NoSocket":1}"#), "{json}");
         assert!(json.ends_with(r#""ports":[{"port":80,"proto":"tcp","policy":"auto","members":1}]}]}"#), "{json}");

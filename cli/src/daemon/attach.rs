@@ -27,7 +27,8 @@ pub(crate) struct Attachment {
 
 /// Loads the program and its maps. Nothing is attached yet.
 pub(crate) fn load() -> Outcome<Ebpf> {
-    let mut loaded = EbpfLoader::new().load(sidestep_xdp::STEER_OBJECT).map_err(|e| explain("cannot load the XDP program", &e))?;
+    let mut loaded =
+        EbpfLoader::new().load(sidestep_xdp::STEER_OBJECT).map_err(|e| explain("cannot load the XDP program", &e))?;
     program(&mut loaded)?.load().map_err(|e| explain("the kernel refuses the XDP program", &e))?;
     Ok(loaded)
 }

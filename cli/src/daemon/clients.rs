@@ -378,7 +378,8 @@ impl Daemon {
         self.scan_processes();
         if !force && !self.processes.is_empty() {
             let pids: Vec<String> = self.processes.values().take(12).map(|p| p.pid.to_string()).collect();
-            let text = format!("processes are attached: {}; end them, or cut their connections with --force", pids.join(" "));
+            let text =
+                format!("processes are attached: {}; end them, or cut their connections with --force", pids.join(" "));
             return Answer::refuse(libc::EBUSY, &text);
         }
         self.ending = true;

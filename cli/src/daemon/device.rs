@@ -46,7 +46,8 @@ impl Device {
             }
             Err(e) => fail!("cannot ask for device {name}: {e}"),
         };
-        let link = answer.into_iter().find_map(|m| if let RouteNetlinkMessage::NewLink(l) = m { Some(l) } else { None });
+        let link =
+            answer.into_iter().find_map(|m| if let RouteNetlinkMessage::NewLink(l) = m { Some(l) } else { None });
         let Some(link) = link else { fail!("the kernel's description of device {name} cannot be understood") };
         Self::from_link(name, &link)
     }

@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn lines() {
-        let line = "   0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0";
+        let line =
+            "   0: 0100007F:18EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0";
         let socket = parse_line(line).unwrap();
         assert_eq!((socket.local, socket.port, socket.is_listener), (Ip::v4([127, 0, 0, 1]), 6379, true));
         let line = " 12: 0100000A:0050 0200000A:C350 01 00000000:00000000 02:000A 0 0 0 1 1";
@@ -78,8 +79,11 @@ mod tests {
     #[test]
     fn connections_over_loopback_do_not_count() {
         let on = |local, port, is_listener| KernelSocket { local, port, is_listener };
-        let sockets =
-            [on(Ip::v4([127, 0, 0, 1]), 80, false), on(Ip::UNSPECIFIED, 80, true), on(Ip::v4([10, 0, 0, 1]), 81, false)];
+        let sockets = [
+            on(Ip::v4([127, 0, 0, 1]), 80, false),
+            on(Ip::UNSPECIFIED, 80, true),
+            on(Ip::v4([10, 0, 0, 1]), 81, false),
+        ];
         assert!(!has_connections(&sockets, 80));
         assert!(has_connections(&sockets, 81));
     }

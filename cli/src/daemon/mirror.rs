@@ -10,7 +10,9 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeade
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType, RouteVia};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType, RouteVia,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use sidestep_stack::addr::{Ip, Mac};
 use sidestep_stack::ip::tables::{Address, NetTables, Route, RouteKind};
@@ -72,14 +74,8 @@ impl Mirror {
         ];
         let events = Events::subscribe(&groups).context("cannot listen to netlink")?;
         let requests = Requests::open().context("cannot open netlink")?;
-        let mut mirror = Mirror {
-            ifindex,
-            requests,
-            events,
-            addresses: Vec::new(),
-            routes: Vec::new(),
-            neighbours: HashMap::new(),
-        };
+        let mut mirror =
+            Mirror { ifindex, requests, events, addresses: Vec::new(), routes: Vec::new(), neighbours: HashMap::new() };
         mirror.ask_all().context("cannot read addresses and routes")?;
         mirror.ask_neighbours().context("cannot read neighbours")?;
         Ok(mirror)
@@ -233,7 +229,10 @@ fn address(message: &RouteNetlinkMessage, ifindex: u32) -> Option<Address> {
         return None;
     }
     let unfit = m.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed)
-        && !m.attributes.iter().any(|a| matches!(a, AddressAttribute::Flags(f) if f.contains(AddressFlags::Optimistic)));
+        && !m
+            .attributes
+            .iter()
+            .any(|a| matches!(a, AddressAttribute::Flags(f) if f.contains(AddressFlags::Optimistic)));
     // On a point-to-point link ADDRESS is the peer and LOCAL is us; else LOCAL is missing (IPv6) or the same.
     let local = m.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(ip) } else { None });
     let plain = m.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(ip) } else { None });

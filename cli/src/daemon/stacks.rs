@@ -253,9 +253,8 @@ impl Daemon {
         let before: Vec<u64> = self.stacks.keys().map(|i| polls(self.arena, i)).collect();
         self.arena.header().daemon_asleep.store(1, SeqCst);
         let unchanged = self.stacks.keys().zip(&before).all(|(i, seen)| polls(self.arena, i) == *seen);
-        let unattended = |(i, live): (&u32, &LiveStack)| {
-            live.is_watched || self.arena.stack(*i).sleepers.load(SeqCst) > 0
-        };
+        let unattended =
+            |(i, live): (&u32, &LiveStack)| live.is_watched || self.arena.stack(*i).sleepers.load(SeqCst) > 0;
         if unchanged && self.stacks.iter().all(unattended) {
             return Rest::Until(until);
         }

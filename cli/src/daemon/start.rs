@@ -67,8 +67,7 @@ fn users_of_a_dead_daemon() -> Option<String> {
             && std::fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|m| m.contains("memfd:sidestep-arena"))
     };
     let names = std::fs::read_dir("/proc").ok()?.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    let pids: Vec<String> =
-        names.filter(|n| n.bytes().all(|b| b.is_ascii_digit())).filter(uses).take(12).collect();
+    let pids: Vec<String> = names.filter(|n| n.bytes().all(|b| b.is_ascii_digit())).filter(uses).take(12).collect();
     (!pids.is_empty()).then(|| pids.join(" "))
 }
 
@@ -101,11 +100,8 @@ pub(crate) fn start(options: &Up) -> Outcome<Daemon> {
 
     let mut loaded = attach::load()?;
     let attachment = attach::attach(&mut loaded, &device, options.replace, options.generic)?;
-    let attached = AttachedProgram {
-        id: attachment.program_id,
-        ifindex: device.index,
-        is_generic: attachment.is_generic,
-    };
+    let attached =
+        AttachedProgram { id: attachment.program_id, ifindex: device.index, is_generic: attachment.is_generic };
     let mut undo = Undo { attached: Some(attached), blocks: Vec::new(), device: device.name.clone() };
     let zero_copy = !options.copy && !attachment.is_generic;
     let umem = UmemOwner::open(arena, device.index, device.queues, zero_copy).map_err(|e| fail_text(&device, &e))?;

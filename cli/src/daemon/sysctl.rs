@@ -57,7 +57,8 @@ pub(crate) fn tunables() -> Tunables {
     t.timestamps = u32::from(number("net/ipv4/tcp_timestamps", 1) != 0);
     t.window_scaling = u32::from(number("net/ipv4/tcp_window_scaling", 1) != 0);
     // The kernel's default is "unlimited" (INT_MAX) since 6.x per connection; ours bounds the whole stack.
-    t.challenge_ack_limit = number32("net/ipv4/tcp_challenge_ack_limit", t.challenge_ack_limit).min(t.challenge_ack_limit);
+    t.challenge_ack_limit =
+        number32("net/ipv4/tcp_challenge_ack_limit", t.challenge_ack_limit).min(t.challenge_ack_limit);
     t.ttl = number32("net/ipv4/ip_default_ttl", t.ttl).clamp(1, 255);
     t
 }
