@@ -73,10 +73,12 @@ fn judge(ctx: &TcContext, direction: u32) -> i32 {
 }
 
 /// Counts, on whichever CPU, and says how many came before.
+///
+/// Relaxed would do, but LLVM 22 compiles a relaxed addition to the instruction that does not give the old value, used or not.
 #[inline(always)]
 fn count(counter: *mut u64) -> u64 {
     // SAFETY: an aligned word in a map, which both sides touch only as a whole.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) }
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(counter, 1) }
 }
 
 #[cfg(not(test))]

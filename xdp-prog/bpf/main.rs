@@ -72,7 +72,8 @@ fn redirect(ctx: &XdpContext, queues: u32, verdict: Verdict, stack: u32) -> u32 
     if queue >= queues || stack >= MAX_STACKS {
         return pass(Verdict::PassRedirectFailed);
     }
-    // The flags are the action for an empty slot.
+    // The flags are the action for an empty slot. A socket whose rings are full, or bound elsewhere, drops the frame later, where the
+    // kernel counts it for that socket (XDP_STATISTICS).
     match XSKS.redirect(xsk_index(stack, queues, queue), u64::from(XDP_PASS)) {
         Ok(_) => {
             count(verdict);

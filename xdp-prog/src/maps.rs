@@ -43,6 +43,7 @@ pub mod names {
     /// `XskMap[MAX_STACKS * MAX_QUEUES]`; see [`xsk_index`](super::xsk_index).
     pub const XSKS: &str = "XSKS";
     /// `Array[256]` of `u32`, by `local port >> 8`: `stack + 1`, or 0; see [`EPHEMERAL_KERNEL_FLOWS`](super::EPHEMERAL_KERNEL_FLOWS).
+    /// A block comes before the policy of the ports in it, so blocks that hold a port which is switched on must not be handed out.
     pub const EPHEMERAL: &str = "EPHEMERAL";
     /// `Array[2 * 65536]` of [`PortEntry`](super::PortEntry); see [`policy_index`](super::policy_index).
     pub const POLICY: &str = "POLICY";

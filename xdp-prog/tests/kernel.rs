@@ -5,20 +5,24 @@
 
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/netns.rs"]
+mod netns;
 #[path = "support/kernel.rs"]
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 
 use aya::programs::{Xdp, XdpMode};
 use frames::{ACK, SYN};
+use netns::{in_fresh_netns, ip, peer_namespace};
 use sidestep_xdp::maps::{
     EPHEMERAL_KERNEL_FLOWS, FlowKey, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState,
     Proto, Verdict, ipv4_mapped,
 };
 use sidestep_xdp::steer::bucket_of;
-use support::{Steer, in_fresh_netns, ip, peer_namespace, xsk};
+use support::{Steer, xsk};
 
 const LOCAL: [u8; 4] = [10, 77, 0, 1];
 const REMOTE: [u8; 4] = [10, 77, 0, 2];
@@ -205,6 +209,75 @@ fn live_kernel_connections_stay_with_the_kernel() {
     });
 }
 
+/// Sockets of both families, in every stage of their lives, as the program finds them.
+#[test]
+fn kernel_sockets_of_both_families_are_found() {
+    in_fresh_netns(|| {
+        ip("link set lo up");
+        for (here, there) in [
+            (IpAddr::from(LOCAL), IpAddr::from(REMOTE)),
+            (IpAddr::from(LOCAL6), IpAddr::from(REMOTE6)),
+        ] {
+            for address in [here, there] {
+                // No duplicate address detection, which IPv6 would wait for.
+                let rest = if address.is_ipv4() {
+                    "32 dev lo"
+                } else {
+                    "128 dev lo nodad"
+                };
+                ip(&format!("addr add {address}/{rest}"));
+            }
+            let mut steer = serving();
+            let socket = xsk();
+            steer.xsk(5, &socket);
+            let shared = PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3);
+            steer.policy(Proto::Tcp, 80, shared);
+            let frame = |flags| match here {
+                IpAddr::V4(_) => tcp4(80, flags),
+                IpAddr::V6(_) => {
+                    let tcp = frames::tcp(CLIENT, 80, flags);
+                    frames::ethernet(0x86dd, &frames::ipv6(REMOTE6, LOCAL6, 6, &tcp))
+                }
+            };
+            steer.expect(&frame(ACK), Verdict::RedirectBucket);
+            let listener = TcpListener::bind((here, 80)).expect("listen");
+            steer.expect(&frame(SYN), Verdict::RedirectBucket);
+            let client = connect_from((there, CLIENT).into(), (here, 80).into());
+            let (server, _) = listener.accept().expect("accept");
+            steer.expect(&frame(SYN), Verdict::PassKernelFlow);
+            steer.expect(&frame(ACK), Verdict::PassKernelFlow);
+            drop(server);
+            drop(client);
+            // The server closed first: its end is in TIME-WAIT, and still the kernel's.
+            steer.expect(&frame(ACK), Verdict::PassKernelFlow);
+            // In a shared block of ephemeral ports, a listener counts as well.
+            steer.policy(Proto::Tcp, 81, PortEntry::default());
+            let other = TcpListener::bind((here, 81)).expect("listen");
+            steer.ephemeral(81, (5 + 1) | EPHEMERAL_KERNEL_FLOWS);
+            let mut to_81 = frame(SYN);
+            let port = to_81.len() - 20 + 3;
+            to_81[port] = 81;
+            steer.expect(&to_81, Verdict::PassKernelFlow);
+            drop(other);
+            steer.expect(&to_81, Verdict::RedirectEphemeral);
+        }
+    });
+}
+
+/// A connection from a port of our choosing, which the standard library cannot ask for.
+fn connect_from(from: SocketAddr, to: SocketAddr) -> OwnedFd {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let family = if from.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = socket(family, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &from).expect("bind");
+    connect(&socket, &to).expect("connect");
+    socket
+}
+
 /// With a shadow listener in the kernel, a port that is on and looked up still gives what is not the kernel's to the stack.
 #[test]
 fn a_listener_does_not_make_a_flow_the_kernels() {
@@ -233,5 +306,38 @@ fn a_listener_does_not_make_a_flow_the_kernels() {
         steer.expect(&tcp4(80, ACK), Verdict::PassPolicyOff);
         steer.flow(&key4(80), 5);
         steer.expect(&tcp4(80, ACK), Verdict::RedirectFlow);
+    });
+}
+
+/// What a frame costs, for whoever changes the program: `cargo test -p sidestep-xdp --test kernel cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost() {
+    in_fresh_netns(|| {
+        let mut steer = serving();
+        let socket = xsk();
+        steer.xsk(5, &socket);
+        let tcp6 = frames::ipv6(REMOTE6, LOCAL6, 6, &frames::tcp(CLIENT, 80, ACK));
+        let tcp6 = frames::ethernet(0x86dd, &tcp6);
+        let arp = frames::ethernet(0x0806, &[0; 46]);
+        let report = |what, steer: &mut Steer, frame: &[u8]| {
+            println!("{what:40} {:?}", steer.time(frame));
+        };
+        report("not IP", &mut steer, &arp);
+        report("IPv4, port off", &mut steer, &tcp4(81, ACK));
+        report("IPv4, bucket", &mut steer, &tcp4(80, ACK));
+        report("IPv6, bucket", &mut steer, &tcp6);
+        steer.ephemeral(33_000, 5 + 1);
+        report("IPv4, ephemeral", &mut steer, &tcp4(33_000, ACK));
+        let shared = PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3);
+        steer.policy(Proto::Tcp, 80, shared);
+        report(
+            "IPv4, bucket after a kernel look-up",
+            &mut steer,
+            &tcp4(80, ACK),
+        );
+        steer.policy(Proto::Tcp, 80, ON);
+        steer.flow(&key4(80), 5);
+        report("IPv4, exact flow", &mut steer, &tcp4(80, ACK));
     });
 }

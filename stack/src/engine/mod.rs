@@ -202,3 +202,6 @@ pub struct Population {
     pub epoll_sets: u32,
     pub epoll_items: u32,
 }
+
+#[cfg(test)]
+mod tests;

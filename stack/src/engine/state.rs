@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// A stack's shared state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct StackState {
     pub(crate) slabs: Slabs,
@@ -106,6 +106,31 @@ impl StackState {
     pub(crate) fn free_list(state: *mut StackState) -> *const FreeList {
         // The offset of a field; nothing is read.
         state.cast::<u8>().wrapping_add(core::mem::offset_of!(StackState, free_frames)).cast::<FreeList>().cast_const()
+    }
+}
+
+impl Default for Core {
+    /// What zeroed memory is as good as: something to call [`StackState::init`] on.
+    fn default() -> Self {
+        Core {
+            config: Config::default(),
+            tunables: Tunables::default(),
+            counters: Counters::default(),
+            transmit: Queue::EMPTY,
+            waiting: Queue::EMPTY,
+            waiting_until: Instant::ZERO,
+            turn: 0,
+            wakeups: 0,
+            generation: 0,
+            waiting_generation: 0,
+            _pad: 0,
+            time_waits: Queue::EMPTY,
+            ports: PortBlocks::default(),
+            listeners: [NONE; LISTENER_BUCKETS],
+            control: ControlRing::default(),
+            wheel: TimerWheel::default(),
+            net: NetTables::default(),
+        }
     }
 }
 

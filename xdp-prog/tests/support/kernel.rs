@@ -1,15 +1,11 @@
-//! A loaded program with its maps, and namespaces to run it in.
+//! A loaded program with its maps.
 
 use std::os::fd::OwnedFd;
-use std::process::Command;
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
 use aya::programs::{TestRun as _, Xdp};
 use aya::{Ebpf, TestRunOptions};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Uid, gettid};
 use sidestep_xdp::STEER_OBJECT;
 use sidestep_xdp::maps::{
     ABI_VERSION, BUCKETS_PER_GROUP, Config, FlowKey, PortEntry, Proto, Verdict, bucket_index,
@@ -19,53 +15,6 @@ use sidestep_xdp::maps::{
 /// The program's answers, as the kernel numbers them.
 pub(crate) const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
-
-/// Runs `body` on a thread with its own network namespace. Says why when it cannot.
-pub(crate) fn in_fresh_netns(body: impl FnOnce() + Send + 'static) {
-    if !Uid::effective().is_root() {
-        println!("skipped: loading XDP programs takes root");
-        return;
-    }
-    let outcome = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        body();
-    });
-    if let Err(panic) = outcome.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// Moves `device` into a further namespace, gives it `address`, and runs `body` there.
-pub(crate) fn peer_namespace(
-    device: &str,
-    address: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> JoinHandle<()> {
-    let (tell, told) = mpsc::channel();
-    let (go, may_go) = mpsc::channel();
-    let (name, own_address) = (device.to_owned(), address.to_owned());
-    let peer = thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
-        tell.send(gettid()).expect("the parent waits");
-        may_go.recv().expect("the parent moves the device");
-        ip(&format!("addr add {own_address} dev {name}"));
-        ip(&format!("link set {name} up"));
-        body();
-    });
-    let tid = told.recv().expect("the peer starts");
-    ip(&format!("link set {device} netns {tid}"));
-    go.send(()).expect("the peer waits");
-    peer
-}
-
-/// `ip ARGUMENTS`, in the namespace of this thread.
-pub(crate) fn ip(arguments: &str) {
-    let status = Command::new("ip")
-        .args(arguments.split(' '))
-        .status()
-        .expect("ip runs");
-    assert!(status.success(), "ip {arguments}: {status}");
-}
 
 /// An AF_XDP socket. Unbound: enough to be named in the map and redirected to in a test run.
 pub(crate) fn xsk() -> OwnedFd {
@@ -191,6 +140,15 @@ impl Steer {
             .test_run(options)
             .expect("a test run")
             .return_value
+    }
+
+    /// How long the program takes for a frame, on average over many.
+    pub(crate) fn time(&mut self, frame: &[u8]) -> Duration {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = 1_000_000;
+        let result = self.program().test_run(options).expect("a test run");
+        result.duration
     }
 
     /// Runs a frame, and wants this verdict: returned, and counted, alone and once.

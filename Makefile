@@ -1,0 +1,62 @@
+# sidestep: everything that a person or CI runs. `make check` and `make test` are what .ci/run calls.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help deps build progs xdp xdp-check check core core-none unit test e2e demo bench clean
+
+CARGO ?= cargo
+PYTHON ?= python3
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+OUT := $(CARGO_TARGET_DIR)/release
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what is missing for the demo and the tests (Debian packages, root)
+	@tests/deps.sh
+
+build: ## sidestep, libsidestep.so and the rig's tools, optimised
+	$(CARGO) build --release --workspace
+
+progs: ## the small C programs of tests and benchmarks
+	@mkdir -p $(OUT)/e2e $(OUT)/bench
+	@for source in tests/e2e/progs/*.c; do \
+	  $(CC) -O2 -Wall -Wextra -Werror -o $(OUT)/e2e/$$(basename $$source .c) $$source || exit 1; done
+	@$(CC) -O2 -Wall -Wextra -Werror -shared -fPIC -o $(OUT)/bench/kernel_spin.so bench/kernel_spin.c
+
+xdp: ## rebuild the committed XDP object from source (installs its own toolchain)
+	xdp-prog/build.sh
+
+xdp-check: ## rebuild it aside and fail if it differs from the committed one
+	xdp-prog/build.sh --check
+
+check: ## formatting, lints, the core without an OS, unit tests: no root needed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(MAKE) --no-print-directory core unit
+
+core: ## the protocol core alone, no_std
+	$(CARGO) build -p sidestep-stack --no-default-features
+
+# No standard library for this target can be fetched, so the BPF toolchain of `make xdp` builds one: `core` alone, without `alloc`.
+core-none: export PATH := /usr/bin:/bin
+core-none: export CARGO_TARGET_DIR := $(CARGO_TARGET_DIR)/none
+core-none: ## the protocol core for a machine that has no operating system (after `make xdp` or `make xdp-check`)
+	RUSTC_BOOTSTRAP=1 /usr/bin/cargo build -Z build-std=core --target x86_64-unknown-none -p sidestep-stack --no-default-features
+
+unit: ## unit tests
+	$(CARGO) test --workspace --quiet
+
+test: unit e2e ## everything: unit tests, then end to end (as root; otherwise it says what it skipped)
+
+e2e: deps build progs ## end-to-end tests; CASE=name (* and ? allowed) for one, E2E_MODE=kernel to test the tests
+	set -f; $(PYTHON) tests/e2e/run.py $(CASE)
+
+demo: deps build ## redis and nginx on the kernel and under sidestep: one table and the proof (DEMO_ARGS=--help)
+	$(PYTHON) bench/demo.py $(DEMO_ARGS)
+
+bench: deps build progs ## the long table, with kernel-spin and CPU per request; kept in bench/results (BENCH_ARGS=--help)
+	$(PYTHON) bench/bench.py $(BENCH_ARGS)
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf bench/results

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs the programs that the rig needs and that are not here yet. Without root it only says what is missing.
+set -euo pipefail
+
+# command → Debian package
+needs=(
+    redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools nginx:nginx-light wrk:wrk ab:apache2-utils
+    ip:iproute2 ethtool:ethtool curl:curl python3:python3 setpriv:util-linux cc:gcc make:make
+)
+
+PATH=$PATH:/usr/sbin:/sbin
+packages=()
+for need in "${needs[@]}"; do
+    command -v "${need%%:*}" >/dev/null || packages+=("${need##*:}")
+done
+[[ -e /usr/include/stdio.h ]] || packages+=(libc6-dev)
+[[ ${#packages[@]} -eq 0 ]] && exit 0
+
+mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
+if [[ $EUID -ne 0 ]]; then
+    echo "missing, and only root can install them: ${packages[*]}" >&2
+    exit 0
+fi
+echo "installing ${packages[*]}"
+export DEBIAN_FRONTEND=noninteractive
+# The rig starts its own servers in its own namespaces; the packages' services are not wanted.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null

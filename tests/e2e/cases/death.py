@@ -1,0 +1,158 @@
+"""Somebody is killed without warning: the daemon, or the server."""
+
+import signal
+import socket
+import struct
+import threading
+import time
+
+from case import case, expect, expect_equal
+from rig import proof
+from rig.process import Failed, wait_until
+from rig.servers import REDIS_PORT
+
+from .fallback import ping, ping_often
+
+
+@case("the daemon is killed under load: connections go on, a new daemon takes over", timeout=90, only_sidestep=True, daemon=False)
+def killed_daemon(rig):
+    daemon = start_daemon(rig)
+    rig.start_redis()
+    with rig.far.connect(rig.near.ipv4, REDIS_PORT) as old, Load(rig) as load:
+        ping(old)
+        daemon.signal(signal.SIGKILL)
+        daemon.exit_code(5)
+        for _ in range(20):
+            ping(old)
+            time.sleep(0.05)
+        load.expect_progress("after the daemon's death")
+        ping_often(rig, rounds=5)
+
+        rig.sidestep.up()
+        ping(old)
+        load.expect_progress("after the new daemon came")
+    rig.start_redis(port=6380)
+    with rig.carried_by_user_stack(frames=100):
+        ping_often(rig, port=6380)
+
+
+@case("a program started after the daemon's death brings a new daemon up", timeout=60, only_sidestep=True, daemon=False)
+def started_after_daemon_death(rig):
+    daemon = start_daemon(rig)
+    daemon.signal(signal.SIGKILL)
+    daemon.exit_code(5)
+    rig.start_redis()
+    with rig.carried_by_user_stack(frames=100):
+        ping_often(rig)
+
+
+def start_daemon(rig):
+    daemon = rig.start(rig.near, "daemon", rig.sidestep.command("up", rig.near.device, "--foreground"))
+    rig.sidestep.wait_until_up()
+    return daemon
+
+
+class Load:
+    """One kernel client that pings without a pause on one connection."""
+
+    def __init__(self, rig):
+        self.connection = rig.far.connect(rig.near.ipv4, REDIS_PORT)
+        self.count, self.error, self.is_over = 0, None, False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.is_over = True
+        self.thread.join(15)
+        self.connection.close()
+
+    def _run(self):
+        try:
+            while not self.is_over:
+                ping(self.connection)
+                self.count += 1
+        except (OSError, Failed) as error:
+            self.error = error
+
+    def expect_progress(self, when):
+        seen = self.count
+        time.sleep(0.5)
+        expect(self.error is None, f"the loaded connection broke {when}: {self.error}")
+        expect(self.count > seen, f"the loaded connection stood still {when}")
+
+
+@case("kill -9 of the server: clients see the end within a second, nothing is left", timeout=60)
+def killed_server(rig):
+    server = rig.start_redis()
+    clients = [rig.far.connect(rig.near.ipv4, REDIS_PORT) for _ in range(20)]
+    for client in clients:
+        ping(client)
+        # RST at our close, so that no TIME-WAIT holds the dead server's stack for a minute.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    clients[0].sendall(b"*2\r\n$3\r\nSET\r\n")
+    with rig.carried_by_user_stack(stack_is_alive=False):
+        server.signal(signal.SIGKILL)
+        server.exit_code(5)
+        deadline = time.monotonic() + 1
+        for number, client in enumerate(clients):
+            expect_end(client, deadline, number)
+            client.close()
+    if rig.mode == "sidestep":
+        wait_until(lambda: is_clean(rig, server.pid), 10, lambda: f"left behind: {rig.sidestep.status()}")
+    rig.start_redis()
+    with rig.carried_by_user_stack(frames=100):
+        ping_often(rig)
+
+
+def expect_end(client, deadline, number):
+    client.settimeout(max(deadline - time.monotonic(), 0.001))
+    try:
+        data = client.recv(100)
+    except ConnectionResetError:
+        return
+    except TimeoutError:
+        raise Failed(f"client {number} saw neither FIN nor RST within a second") from None
+    expect_equal(data, b"", f"what client {number} read from a dead server")
+
+
+@case("kill -9 of nginx in the middle of a download", timeout=60)
+def killed_server_in_a_download(rig):
+    server = rig.start_nginx()
+    (rig.www() / "big").write_bytes(bytes(64 << 20))
+    client = rig.far.connect(rig.near.ipv4, 8080)
+    with rig.carried_by_user_stack():
+        client.sendall(b"GET /big HTTP/1.0\r\n\r\n")
+        expect(client.recv(1000), "no answer")
+    server.signal(signal.SIGKILL)
+    server.exit_code(5)
+    expect(read_to_the_end(client, 5) < 64 << 20, "the whole file came from a dead server")
+    client.close()
+    if rig.mode == "sidestep":
+        wait_until(lambda: is_clean(rig, server.pid), 20, lambda: f"left behind: {rig.sidestep.status()}")
+
+
+def read_to_the_end(client, timeout):
+    client.settimeout(timeout)
+    total = 0
+    try:
+        while data := client.recv(1 << 20):
+            total += len(data)
+    except ConnectionResetError:
+        pass
+    return total
+
+
+def is_clean(rig, dead_pid):
+    """The dead server's stack is freed and every frame is accounted for."""
+    status = rig.sidestep.status()
+    expect_frames_add_up(status)
+    return all(stack["pid"] != dead_pid and proof.counter(stack, "connections") == 0 for stack in status["stacks"])
+
+
+def expect_frames_add_up(status):
+    frames = status["frames"]
+    held = frames["pool"] + frames["fill"] + frames["stacks"]
+    expect_equal(held, frames["total"], f"frames held by somebody {frames}")

@@ -1,0 +1,47 @@
+"""The project's own tools keep their promises."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from case import case, expect
+from rig import product
+from rig.process import wait_until
+
+
+@case("status names the device, its mode, its queues, copy or zero-copy", timeout=30, only_sidestep=True)
+def status_is_complete(rig):
+    server = rig.start_redis()
+    status = rig.sidestep.status()
+    for field in ("name", "mode", "queues", "copy", "frames", "verdicts", "stacks"):
+        expect(field in status, f"status has no {field}: {status}")
+    expect(status["mode"] in ("native", "generic"), f"mode {status['mode']}")
+    expect(len(status["stacks"]) == 1, f"one server, {len(status['stacks'])} stacks")
+    expect(status["stacks"][0]["pid"] == server.pid, f"the stack is not redis-server's: {status['stacks'][0]}")
+    text = rig.near.check(rig.sidestep.command("status"))
+    expect(rig.near.device in text and status["mode"] in text, f"status for people: {text[:200]}")
+
+
+@case("the demo cleans up after Ctrl-C", timeout=60, daemon=False)
+def demo_cleans_up(rig):
+    log = rig.scratch / "demo.log"
+    words = [sys.executable, product.ROOT / "bench/demo.py", "--rounds", "1", "--seconds", "1"]
+    words += ["--kernel-only"] if rig.mode == "kernel" else []
+    with open(log, "wb") as out:
+        demo = subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True)
+    try:
+        wait_until(lambda: "redis" in log.read_text() and ours(demo.pid), 30, "the demo did not start")
+        os.killpg(demo.pid, signal.SIGINT)
+        demo.wait(20)
+    finally:
+        demo.kill()
+        demo.wait()
+    expect(not ours(demo.pid), f"namespaces left: {ours(demo.pid)}")
+    expect(not list(Path("/tmp").glob(f"ss-rig-{demo.pid}-*")), "scratch directory left")
+    expect(demo.returncode != 0, "an interrupted demo exited with 0")
+
+
+def ours(pid):
+    return [name for name in os.listdir("/run/netns") if name.startswith(f"ss-{pid}-")]

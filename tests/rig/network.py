@@ -1,0 +1,173 @@
+"""Two namespaces and the veth pair between them.
+
+`near` is the machine that sidestep works on; `far` is an ordinary machine that knows nothing of it. The pair has one
+queue, RPS is off, and checksum offload stays on at both ends, as it is on a container host: frames arrive with only the
+pseudo-header sum in their checksum field.
+"""
+
+import contextlib
+import ctypes
+import itertools
+import os
+import re
+import shutil
+import signal
+import socket
+import tempfile
+from pathlib import Path
+
+from . import process
+from .process import Failed
+
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_NUMBERS = itertools.count(1)
+_OUR_NAME = re.compile(r"^ss-(\d+)-\d+-(near|far)$")
+
+
+class Host:
+    """One network namespace with one interface."""
+
+    def __init__(self, namespace, device, ipv4, ipv6):
+        self.namespace, self.device, self.ipv4, self.ipv6 = namespace, device, ipv4, ipv6
+
+    def address(self, version):
+        return self.ipv6 if version == 6 else self.ipv4
+
+    def command(self, argv):
+        return ["ip", "netns", "exec", self.namespace, *map(str, argv)]
+
+    def run(self, argv, **options):
+        return process.run(self.command(argv), **options)
+
+    def check(self, argv, **options):
+        return process.check(self.command(argv), **options)
+
+    @contextlib.contextmanager
+    def entered(self):
+        """This thread is in the namespace; a socket made here stays in it after we have left."""
+        with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.namespace}") as there:
+            _set_namespace(there)
+            try:
+                yield
+            finally:
+                _set_namespace(home)
+
+    def socket(self, *kind):
+        with self.entered():
+            return socket.socket(*kind)
+
+    def connect(self, address, port, timeout=10):
+        """A TCP connection from this host, made by this host's kernel."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        connection = self.socket(family, socket.SOCK_STREAM)
+        connection.settimeout(timeout)
+        connection.connect((address, port))
+        return connection
+
+    def listen(self, port, version=4, backlog=128):
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        listener = self.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((self.address(version), port))
+        listener.listen(backlog)
+        return listener
+
+    def kernel_segments(self):
+        """(InSegs, OutSegs): what this host's kernel TCP has received and sent, IPv4 and IPv6 together."""
+        with self.entered():
+            names, values = [line.split() for line in open("/proc/thread-self/net/snmp") if line.startswith("Tcp:")]
+        tcp = dict(zip(names, values))
+        return int(tcp["InSegs"]), int(tcp["OutSegs"])
+
+    def mac(self):
+        with self.entered():
+            return bytes.fromhex(_ip_output(self, "link", "show", self.device).split("link/ether ")[1][:17].replace(":", ""))
+
+    def pids(self):
+        return _pids_in(self.namespace)
+
+
+class Wire:
+    """Makes both hosts; `remove` takes away everything in them, whatever state they are in."""
+
+    def __init__(self):
+        tag = f"ss-{os.getpid()}-{next(_NUMBERS)}"
+        self.near = Host(f"{tag}-near", "near0", "10.77.0.1", "fd77::1")
+        self.far = Host(f"{tag}-far", "far0", "10.77.0.2", "fd77::2")
+        try:
+            self._make()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _make(self):
+        for host in (self.near, self.far):
+            _ip("netns", "add", host.namespace)
+        queues = ["numrxqueues", "1", "numtxqueues", "1"]
+        _ip("link", "add", self.near.device, "netns", self.near.namespace, *queues, "type", "veth",
+            "peer", "name", self.far.device, "netns", self.far.namespace, *queues)
+        for host in (self.near, self.far):
+            self._configure(host)
+
+    def _configure(self, host):
+        for line in (
+            "link set lo up",
+            f"addr add {host.ipv4}/24 dev {host.device}",
+            f"addr add {host.ipv6}/64 dev {host.device} nodad",
+            f"link set {host.device} up",
+        ):
+            _ip("-n", host.namespace, *line.split())
+        # RPS costs an inter-processor interrupt per frame here. The far end opens tens of thousands of connections a second.
+        host.check(["sh", "-c", f"echo 0 > /sys/class/net/{host.device}/queues/rx-0/rps_cpus; "
+                    "echo 1024 65000 > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse"])
+
+    def remove(self):
+        for host in (self.near, self.far):
+            _remove(host.namespace)
+
+
+def remove_abandoned():
+    """Removes what runs left that were killed before they could clean up: its names hold a pid that is gone."""
+    for folder in Path(tempfile.gettempdir()).glob("ss-rig-*"):
+        if not os.path.exists(f"/proc/{folder.name.split('-')[2]}"):
+            shutil.rmtree(folder, ignore_errors=True)
+    for namespace in os.listdir("/run/netns") if os.path.isdir("/run/netns") else []:
+        name = _OUR_NAME.match(namespace)
+        if name and not os.path.exists(f"/proc/{name[1]}"):
+            _remove(namespace)
+
+
+def _remove(namespace):
+    # Nobody but our own children is in a namespace that we made; a daemon we lost track of is among them.
+    for pid in _pids_in(namespace):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.run(["ip", "netns", "del", namespace])
+
+
+def _pids_in(namespace):
+    code, out, _ = process.run(["ip", "netns", "pids", namespace])
+    return [int(pid) for pid in out.split()] if code == 0 else []
+
+
+def _ip(*words):
+    process.check(["ip", *words])
+
+
+def _ip_output(host, *words):
+    return process.check(["ip", "-n", host.namespace, *words])
+
+
+def _set_namespace(handle):
+    if _LIBC.setns(handle.fileno(), _CLONE_NEWNET) != 0:
+        raise Failed(f"setns: {os.strerror(ctypes.get_errno())}")
+
+
+def addressed(address, port):
+    """host:port as URLs and people write it."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def has_root():
+    return os.geteuid() == 0 and Path("/proc/self/ns/net").exists()
