@@ -15,9 +15,9 @@ pub(crate) fn status(options: &Status) -> Outcome<()> {
     let mut snapshots = Vec::new();
     let mut silent = Vec::new();
     for name in names {
-        match Client::connect(&name) {
-            Ok(client) => snapshots.push(Snapshot::ask(&client).context(&name)?),
-            Err(_) => silent.push(name),
+        match ask(&name)? {
+            Some(snapshot) => snapshots.push(snapshot),
+            None => silent.push(name),
         }
     }
     if options.json {
@@ -36,6 +36,20 @@ pub(crate) fn status(options: &Status) -> Outcome<()> {
         }
         (true, None) => fail!("no daemon is up here; the kernel serves everything (sidestep up DEV starts one)"),
         (false, None) => Ok(()),
+    }
+}
+
+/// A daemon's snapshot; `None` without a daemon. One may be going down at this very moment: then it is asked again.
+fn ask(name: &str) -> Outcome<Option<Snapshot>> {
+    let mut tries = 5;
+    loop {
+        let Ok(client) = Client::connect(name) else { return Ok(None) };
+        match Snapshot::ask(&client) {
+            Ok(snapshot) => return Ok(Some(snapshot)),
+            Err(e) if tries == 0 => return Err(e).context(name),
+            Err(_) => tries -= 1,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
     }
 }
 

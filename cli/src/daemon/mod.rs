@@ -114,6 +114,8 @@ pub(crate) struct Daemon {
     dying: HashSet<ProcId>,
     draining: HashSet<Port>,
     next_sweep: Option<Instant>,
+    /// So long after a stack's last use the daemon ticks on.
+    linger_us: u64,
     ending: bool,
     /// Who asked for the end.
     farewell: Option<Client>,
@@ -149,12 +151,16 @@ impl Daemon {
         let mut events = [EpollEvent::empty(); 32];
         let timeout = stacks::timeout(rest, self.next_sweep);
         let timeout = timeout.map_or(Ok(EpollTimeout::NONE), EpollTimeout::try_from).unwrap_or(EpollTimeout::MAX);
+        let since = now();
         let n = match self.epoll.wait(&mut events, timeout) {
             Ok(n) => n,
             Err(nix::Error::EINTR) => 0,
             Err(e) => return Err(e).context("epoll"),
         };
         self.wake_up();
+        if rest != Rest::Tick {
+            self.linger_us = stacks::linger_us(now().since_us(since));
+        }
         for event in &events[..n] {
             self.handle(Token::decode(event.data()))?;
         }

@@ -40,7 +40,7 @@ impl Daemon {
     pub(super) fn register(&mut self, pid: u32) -> Option<ProcId> {
         let table = self.arena.processes();
         let id = table.find(pid).or_else(|| table.claim(pid))?;
-        if !self.processes.get(&id).is_some_and(|p| p.pid == pid) {
+        if self.processes.get(&id).is_none_or(|p| p.pid != pid) {
             self.watch_process(id, pid);
         }
         self.processes.contains_key(&id).then_some(id)
@@ -78,7 +78,7 @@ impl Daemon {
     pub(super) fn scan_processes(&mut self) {
         let there: Vec<(ProcId, u32)> = self.arena.processes().iter().collect();
         for (id, pid) in there {
-            if pid != PENDING_FORK && !self.processes.get(&id).is_some_and(|p| p.pid == pid) {
+            if pid != PENDING_FORK && self.processes.get(&id).is_none_or(|p| p.pid != pid) {
                 self.watch_process(id, pid);
             }
         }

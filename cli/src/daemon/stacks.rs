@@ -21,7 +21,9 @@ use std::time::Duration;
 /// Unpolled for so long, with no sleeper: the daemon runs it.
 const STALE_US: u64 = 4_000;
 /// So long after the last use the daemon ticks on; then it sleeps, and the next use costs a ring of its bell.
-const LINGER_US: u64 = 20_000;
+pub(super) const LINGER_US: u64 = 20_000;
+/// Woken after a sleep of this length: the uses are so sparse (a server's housekeeping) that a ring each is the cheaper way.
+const SPARSE_US: u64 = 40_000;
 /// The tick.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -216,8 +218,13 @@ impl Daemon {
             let last = slot.last_poll_us.load(Acquire);
             let age = at.micros().saturating_sub(last);
             let is_used = last != live.own_poll_us;
-            tick |= is_used && age < LINGER_US;
-            if slot.sleepers.load(Acquire) > 0 || (is_used && age < STALE_US) {
+            tick |= is_used && age < self.linger_us;
+            if slot.sleepers.load(Acquire) > 0 {
+                live.unwatch(&self.epoll);
+                continue;
+            }
+            if is_used && age < STALE_US {
+                tick = true;
                 live.unwatch(&self.epoll);
                 continue;
             }
@@ -322,6 +329,11 @@ impl Daemon {
             guard.flush(now());
         }
     }
+}
+
+/// How long to tick after the next use, given how long this sleep was.
+pub(crate) fn linger_us(slept_us: u64) -> u64 {
+    if slept_us >= SPARSE_US { 0 } else { LINGER_US }
 }
 
 /// The rest as epoll wants it: rounded up, so that a deadline just ahead is no busy loop.

@@ -151,6 +151,7 @@ pub(crate) fn start(options: &Up) -> Outcome<Daemon> {
         dying: HashSet::new(),
         draining: HashSet::new(),
         next_sweep: None,
+        linger_us: super::stacks::LINGER_US,
         ending: false,
         farewell: None,
     })

@@ -36,7 +36,7 @@ struct Block {
 
 pub(crate) struct Steering {
     /// Keeps the program and its maps; the device does too, once it is attached.
-    pub(crate) loaded: Ebpf,
+    _loaded: Ebpf,
     config: Array<MapData, [u8; 16]>,
     xsks: XskMap<MapData>,
     ephemeral: Array<MapData, u32>,
@@ -83,7 +83,7 @@ impl Steering {
             flows: take(&mut loaded, names::FLOWS)?,
             local: take(&mut loaded, names::LOCAL)?,
             counters: take(&mut loaded, names::COUNTERS)?,
-            loaded,
+            _loaded: loaded,
             queues,
             groups: HashMap::new(),
             pinned: HashMap::new(),
