@@ -1,9 +1,12 @@
-//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames.
+//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
+//! `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
 
 mod bulk;
+mod icmp;
 mod lifecycle;
 mod malformed;
 mod next_hop;
+mod sockets;
 
 use crate::addr::Endpoint;
 use crate::socket::readiness::{HUP, IN, OUT};
