@@ -121,10 +121,19 @@ impl Receiver {
         self.edge.since(self.nxt)
     }
 
-    /// The window that could be offered: room in octets, but counting what the frames really hold down.
+    /// Octets of memory that the queued frames hold down, however little is in them.
+    fn held(&self) -> u32 {
+        (self.queue.frames() + self.out_of_order.frames()) * FRAME_SIZE as u32
+    }
+
+    /// The window that could be offered: room in octets, but no more than the frames that may be held for it allow.
     fn room(&self) -> u32 {
-        let held = (self.queue.frames() + self.out_of_order.frames()) * FRAME_SIZE as u32;
-        self.space.saturating_sub(self.queue.bytes()).min((2 * self.space).saturating_sub(held))
+        self.space.saturating_sub(self.queue.bytes()).min((2 * self.space).saturating_sub(self.held()))
+    }
+
+    /// The frames hold down more than the window should cost: copying is cheaper now than more frames.
+    fn is_hoarding(&self) -> bool {
+        self.held() >= 2 * self.space
     }
 
     /// Decides the window field of the next segment and moves the right edge to match.
@@ -157,7 +166,9 @@ impl Receiver {
         self.nxt += u32::from(len);
         self.bytes_total += u64::from(len);
         match self.queue.back() {
-            Some(tail) if len <= APPEND_MAX && cx.frames.tail_room(tail) >= usize::from(len) => {
+            Some(tail)
+                if (len <= APPEND_MAX || self.is_hoarding()) && cx.frames.tail_room(tail) >= usize::from(len) =>
+            {
                 cx.frames.append(tail, id);
                 self.queue.grew(u32::from(len));
                 cx.frames.release(id);
