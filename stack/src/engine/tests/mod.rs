@@ -1,7 +1,8 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! `chaos`: anything at all; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
 
 mod bulk;
+mod chaos;
 mod icmp;
 mod lifecycle;
 mod malformed;
