@@ -37,9 +37,15 @@ pub struct TimerWheel {
     heads: [[u32; SLOTS]; LEVELS],
 }
 
+impl Default for TimerWheel {
+    fn default() -> Self {
+        TimerWheel { tick: 0, count: 0, _pad: 0, occupied: [0; LEVELS], heads: [[NONE; SLOTS]; LEVELS] }
+    }
+}
+
 impl TimerWheel {
     pub fn clear(&mut self) {
-        *self = TimerWheel { tick: 0, count: 0, _pad: 0, occupied: [0; LEVELS], heads: [[NONE; SLOTS]; LEVELS] };
+        *self = TimerWheel::default();
     }
 
     /// Entries in the wheel.

@@ -9,9 +9,7 @@ impl Nodes for Links4 {
 }
 
 fn wheel(n: usize) -> (TimerWheel, Links4) {
-    let mut w = TimerWheel { tick: 0, count: 0, _pad: 0, occupied: [0; LEVELS], heads: [[0; SLOTS]; LEVELS] };
-    w.clear();
-    (w, Links4(vec![Links::default(); n]))
+    (TimerWheel::default(), Links4(vec![Links::default(); n]))
 }
 
 /// Serves the wheel as the engine does: what is not due is put back. Returns what was due.

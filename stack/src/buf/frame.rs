@@ -261,6 +261,14 @@ impl<'m> Frames<'m> {
         self.meta[to as usize].len += f.len;
     }
 
+    /// Fills the payload that `to`'s record names from the bytes of `from` at `off`.
+    pub fn copy_payload(&mut self, from: FrameId, off: u16, to: FrameId) {
+        let t = self.meta[to as usize];
+        let src = from as usize * FRAME_SIZE + off as usize;
+        let dst = to as usize * FRAME_SIZE + t.off as usize;
+        self.data.copy_within(src..src + t.len as usize, dst);
+    }
+
     /// Bytes free behind the frame's payload.
     pub fn tail_room(&self, id: FrameId) -> usize {
         let m = self.meta[id as usize];

@@ -84,6 +84,26 @@ impl FrameList {
         self.bytes += n;
     }
 
+    /// Takes the frame behind `after` (the front one when `after` is `None`) out of the list.
+    pub fn remove_after(&mut self, frames: &mut Frames<'_>, after: Option<FrameId>) -> Option<FrameId> {
+        let Some(after) = after else { return self.pop_front(frames) };
+        let id = self.next(frames, after)?;
+        let next = frames.meta(id).next;
+        frames.meta_mut(after).next = next;
+        if next == NONE {
+            self.tail = after;
+        }
+        self.frames -= 1;
+        self.bytes -= u32::from(frames.meta(id).len);
+        frames.meta_mut(id).next = NONE;
+        Some(id)
+    }
+
+    /// The payload of a frame in the list shrank by `n`.
+    pub fn shrank(&mut self, n: u32) {
+        self.bytes -= n;
+    }
+
     /// Drops `n` bytes from the front frame's payload; the frame stays. `n` is at most its length.
     pub fn advance_front(&mut self, frames: &mut Frames<'_>, n: u16) {
         if let Some(id) = self.front() {

@@ -38,7 +38,7 @@ pub struct Config {
 }
 
 /// A stack's shared state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct StackState {
     pub(crate) slabs: Slabs,
@@ -76,7 +76,10 @@ pub(crate) struct Core {
     pub(crate) generation: u32,
     /// The tables' generation when the waiting connections last looked.
     pub(crate) waiting_generation: u16,
-    pub(crate) _pad: u16,
+    /// A write was cut short because frames are few.
+    pub(crate) starved: bool,
+    /// The daemon was told of what it has to do.
+    pub(crate) daemon_told: bool,
     /// TIME-WAITs, oldest first.
     pub(crate) time_waits: Queue,
     pub(crate) ports: PortBlocks,
@@ -100,6 +103,32 @@ impl StackState {
     }
 }
 
+impl Default for Core {
+    /// What zeroed memory is as good as: something to call [`StackState::init`] on.
+    fn default() -> Self {
+        Core {
+            config: Config::default(),
+            tunables: Tunables::default(),
+            counters: Counters::default(),
+            transmit: Queue::EMPTY,
+            waiting: Queue::EMPTY,
+            waiting_until: Instant::ZERO,
+            turn: 0,
+            wakeups: 0,
+            generation: 0,
+            waiting_generation: 0,
+            starved: false,
+            daemon_told: false,
+            time_waits: Queue::EMPTY,
+            ports: PortBlocks::default(),
+            listeners: [NONE; LISTENER_BUCKETS],
+            control: ControlRing::default(),
+            wheel: TimerWheel::default(),
+            net: NetTables::default(),
+        }
+    }
+}
+
 impl StackState {
     /// Where a stack's free list lies, without a reference to the rest: for whoever returns a frame from outside.
     #[cfg(feature = "linux")]
@@ -117,6 +146,8 @@ impl Core {
         self.waiting_until = Instant::ZERO;
         self.turn = 0;
         self.wakeups = 0;
+        self.starved = false;
+        self.daemon_told = false;
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();

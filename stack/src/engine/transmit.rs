@@ -157,6 +157,7 @@ impl Engine<'_> {
     fn wait_for_neighbour(&mut self, now: Instant, conn: u32) {
         self.state.counters.drops.count(crate::drops::Drop::NeighbourUnresolved);
         self.pop_transmit();
+        self.state.daemon_told = false;
         if self.state.waiting.is_empty() {
             self.state.waiting_until = now.after_us(NEIGHBOUR_RETRY_US);
             self.state.waiting_generation = self.state.net.generation();

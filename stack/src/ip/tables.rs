@@ -98,6 +98,23 @@ pub struct NetTables {
     wanted: [Ip; WANTED_MAX],
 }
 
+impl Default for NetTables {
+    fn default() -> Self {
+        NetTables {
+            generation: 1,
+            address_count: 0,
+            route_count: 0,
+            neighbour_count: 0,
+            wanted_count: 0,
+            neighbour_victim: 0,
+            addresses: [Address::default(); ADDRESSES_MAX],
+            routes: [Route::default(); ROUTES_MAX],
+            neighbours: [Neighbour::default(); NEIGHBOURS_MAX],
+            wanted: [Ip::UNSPECIFIED; WANTED_MAX],
+        }
+    }
+}
+
 impl NetTables {
     /// Empties everything.
     pub fn clear(&mut self) {
@@ -272,3 +289,7 @@ impl NetTables {
         Some(self.wanted[self.wanted_count as usize])
     }
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;

@@ -75,6 +75,42 @@ pub struct EpollItem {
     data: u64,
 }
 
+impl EpollSet {
+    /// Nobody's set.
+    pub(crate) fn empty() -> EpollSet {
+        EpollSet {
+            free: NONE,
+            generation: 0,
+            holders: Holders::default(),
+            waiters: 0,
+            items: NONE,
+            ready: Queue::EMPTY,
+        }
+    }
+}
+
+impl EpollItem {
+    /// An item of no set.
+    pub(crate) fn empty() -> EpollItem {
+        EpollItem {
+            free: NONE,
+            set: NONE,
+            socket: NONE,
+            key: 0,
+            events: 0,
+            socket_next: NONE,
+            socket_prev: NONE,
+            set_next: NONE,
+            set_prev: NONE,
+            ready_next: NONE,
+            ready_prev: NONE,
+            is_ready: false,
+            _pad: [0; 3],
+            data: 0,
+        }
+    }
+}
+
 impl SlabItem for EpollSet {
     fn free_link(&mut self) -> &mut u32 {
         &mut self.free
@@ -95,14 +131,7 @@ impl Engine<'_> {
     /// epoll_create().
     pub fn epoll_open(&mut self, holder: ProcId) -> Result<SetId, Errno> {
         let generation = self.next_generation();
-        let set = EpollSet {
-            free: NONE,
-            generation,
-            holders: Holders::of(holder),
-            waiters: 0,
-            items: NONE,
-            ready: Queue::EMPTY,
-        };
+        let set = EpollSet { generation, holders: Holders::of(holder), ..EpollSet::empty() };
         let index = self.epoll_sets.insert(set).ok_or(Errno::ENFILE)?;
         Ok(SetId { index, generation })
     }
@@ -151,22 +180,8 @@ impl Engine<'_> {
             return Err(Errno::EEXIST);
         }
         let (socket_next, set_next) = (self.sockets[socket].items, self.epoll_sets[set].items);
-        let item = EpollItem {
-            free: NONE,
-            set,
-            socket,
-            key,
-            events: events | ERR | HUP,
-            socket_next,
-            socket_prev: NONE,
-            set_next,
-            set_prev: NONE,
-            ready_next: NONE,
-            ready_prev: NONE,
-            is_ready: false,
-            _pad: [0; 3],
-            data,
-        };
+        let events = events | ERR | HUP;
+        let item = EpollItem { set, socket, key, events, socket_next, set_next, data, ..EpollItem::empty() };
         let item = self.epoll_items.insert(item).ok_or(Errno::ENOMEM)?;
         if socket_next != NONE {
             self.epoll_items[socket_next].socket_prev = item;
@@ -375,3 +390,7 @@ impl Engine<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "epoll_tests.rs"]
+mod tests;

@@ -102,6 +102,7 @@ impl Engine<'_> {
             }
         }
         self.state.ports.low = true;
+        self.state.daemon_told = false;
         Err(Errno::EADDRNOTAVAIL)
     }
 }

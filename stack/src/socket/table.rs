@@ -2,7 +2,7 @@
 
 use super::readiness::ANY;
 use super::{Errno, QUEUE_NONE};
-use crate::addr::Endpoint;
+use crate::addr::{Endpoint, Ip};
 use crate::engine::{Engine, Queue};
 use crate::slab::{NONE, SlabItem};
 use crate::tcp::{Linger, Options};
@@ -128,6 +128,38 @@ pub struct Socket {
 
 const _: () = assert!(size_of::<Socket>() <= 192);
 
+impl Socket {
+    /// Nobody's socket.
+    pub(crate) fn empty() -> Socket {
+        Socket {
+            free: NONE,
+            generation: 0,
+            holders: Holders([0; 4]),
+            kind: Kind::Free,
+            family: Family::V4,
+            v6only: false,
+            progress: Progress::Unconnected,
+            wants_room: false,
+            nonblocking: false,
+            lingers: false,
+            _pad: 0,
+            linger_s: 0,
+            _pad2: 0,
+            conn: NONE,
+            waiters: 0,
+            items: NONE,
+            error: Errno(0),
+            rcvlowat: 1,
+            options: Options::default(),
+            local: Endpoint::new(Ip::UNSPECIFIED, 0),
+            listener_next: NONE,
+            backlog: 0,
+            syn_queue: Queue::EMPTY,
+            accept_queue: Queue::EMPTY,
+        }
+    }
+}
+
 impl SlabItem for Socket {
     fn free_link(&mut self) -> &mut u32 {
         &mut self.free
@@ -150,32 +182,8 @@ impl Engine<'_> {
         holder: ProcId,
     ) -> Result<SocketId, Errno> {
         let generation = self.next_generation();
-        let socket = Socket {
-            free: NONE,
-            generation,
-            holders: Holders::of(holder),
-            kind,
-            family,
-            v6only,
-            progress: Progress::Unconnected,
-            wants_room: false,
-            nonblocking: false,
-            lingers: false,
-            _pad: 0,
-            linger_s: 0,
-            _pad2: 0,
-            conn: NONE,
-            waiters: 0,
-            items: NONE,
-            error: Errno::default(),
-            rcvlowat: 1,
-            options,
-            local: Endpoint::default(),
-            listener_next: NONE,
-            backlog: 0,
-            syn_queue: Queue::EMPTY,
-            accept_queue: Queue::EMPTY,
-        };
+        let holders = Holders::of(holder);
+        let socket = Socket { generation, holders, kind, family, v6only, options, ..Socket::empty() };
         let index = self.sockets.insert(socket).ok_or(Errno::ENFILE)?;
         Ok(SocketId { index, generation })
     }

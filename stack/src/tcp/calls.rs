@@ -1,6 +1,9 @@
 //! What the application asks of a connection (RFC 9293 §3.10.2 to §3.10.6): SEND, RECEIVE, CLOSE, ABORT.
 
-use super::{Arrival, Context, Tcb, TcpError};
+use super::sender::Fin;
+use super::state::Event;
+use super::{Arrival, Context, Events, State, Tcb};
+use crate::buf::{FRAME_SIZE, FrameId, TX_HEADROOM};
 use crate::wire::tcp::Control;
 
 /// SO_LINGER, as far as the connection is concerned.
@@ -13,63 +16,131 @@ pub enum Linger {
     Reset,
 }
 
+/// What a queued frame counts at least against the send buffer: so that writes of a byte each do not take all frames.
+const FRAME_COST_MIN: u32 = FRAME_SIZE as u32 / 2;
+
 impl Tcb {
     /// Queues a copy of `data` for sending; returns how much of it. 0 means: no room now, or no frame.
     pub fn write(&mut self, cx: &mut Context<'_, '_>, data: &[u8]) -> usize {
-        let _ = (cx, data);
-        todo!()
+        if !self.may_send() {
+            return 0;
+        }
+        let wanted = data.len().min(self.send_room() as usize);
+        let mut left = &data[..wanted];
+        if let Some((tail, room)) = self.snd.tail_room(cx.frames) {
+            let n = room.min(left.len());
+            let meta = *cx.frames.meta(tail);
+            let at = usize::from(meta.off) + usize::from(meta.len);
+            cx.frames.bytes_mut(tail)[at..at + n].copy_from_slice(&left[..n]);
+            self.snd.grew(cx.frames, tail, n as u16);
+            left = &left[n..];
+        }
+        while !left.is_empty() {
+            let Some(frame) = cx.frames.alloc() else { break };
+            let n = left.len().min(usize::from(self.snd.mss));
+            cx.frames.bytes_mut(frame)[TX_HEADROOM..TX_HEADROOM + n].copy_from_slice(&left[..n]);
+            let meta = cx.frames.meta_mut(frame);
+            meta.off = TX_HEADROOM as u16;
+            meta.len = n as u16;
+            self.snd.push(cx.frames, frame);
+            left = &left[n..];
+        }
+        let written = wanted - left.len();
+        self.wants_room |= written < data.len() || !self.is_writable();
+        self.arm_persist(cx);
+        written
     }
 
     /// Copies received bytes to `out`; with `peek`, they stay.
     pub fn read(&mut self, cx: &mut Context<'_, '_>, out: &mut [u8], peek: bool) -> usize {
-        let _ = (cx, out, peek);
-        todo!()
+        if peek {
+            return self.peek(cx, out);
+        }
+        self.take(cx, out.len(), |at, bytes| out[at..at + bytes.len()].copy_from_slice(bytes))
     }
 
     /// Discards up to `n` received bytes (MSG_TRUNC); returns how many.
     pub fn discard(&mut self, cx: &mut Context<'_, '_>, n: usize) -> usize {
-        let _ = (cx, n);
-        todo!()
+        self.take(cx, n, |_, _| {})
+    }
+
+    fn take(&mut self, cx: &mut Context<'_, '_>, n: usize, mut give: impl FnMut(usize, &[u8])) -> usize {
+        let mut done = 0;
+        while let Some(front) = self.rcv.queue.front().filter(|_| done < n) {
+            let payload = cx.frames.payload(front);
+            let part = payload.len().min(n - done);
+            give(done, &payload[..part]);
+            done += part;
+            if part == payload.len() {
+                self.rcv.queue.pop_front(cx.frames);
+                cx.frames.release(front);
+            } else {
+                self.rcv.queue.advance_front(cx.frames, part as u16);
+            }
+        }
+        if done > 0 {
+            self.after_read(done as u32);
+        }
+        done
+    }
+
+    fn peek(&self, cx: &Context<'_, '_>, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        let mut at: Option<FrameId> = self.rcv.queue.front();
+        while let Some(id) = at.filter(|_| done < out.len()) {
+            let payload = cx.frames.payload(id);
+            let part = payload.len().min(out.len() - done);
+            out[done..done + part].copy_from_slice(&payload[..part]);
+            done += part;
+            at = self.rcv.queue.next(cx.frames, id);
+        }
+        done
     }
 
     /// Bytes that may be read now.
     pub fn available(&self) -> u32 {
-        todo!()
+        self.rcv.queue.bytes()
+    }
+
+    /// What the send queue counts against the send buffer.
+    fn send_used(&self) -> u32 {
+        self.snd.queue.bytes().max(self.snd.queue.frames() * FRAME_COST_MIN)
     }
 
     /// Bytes that may be written now.
     pub fn send_room(&self) -> u32 {
-        todo!()
+        self.options.sndbuf_bytes.saturating_sub(self.send_used())
     }
 
     /// Whether there is room enough to call it writable: at least half of what is used (Linux: sk_stream_is_writeable).
     pub fn is_writable(&self) -> bool {
-        todo!()
+        self.send_room() >= self.send_used().div_ceil(2).max(1)
     }
 
-    /// Bytes queued and not acknowledged (SIOCOUTQ), our FIN not counted.
+    /// Bytes queued and not acknowledged (SIOCOUTQ); our FIN counts as one, as on Linux.
     pub fn unacked_bytes(&self) -> u32 {
-        todo!()
+        let fin = matches!(self.snd.fin, Fin::Queued | Fin::Sent);
+        self.snd.queue.bytes() + u32::from(fin && self.state.is_synchronized())
     }
 
     /// Bytes queued and not sent yet (SIOCOUTQNSD).
     pub fn unsent_bytes(&self) -> u32 {
-        todo!()
+        self.snd.unsent()
     }
 
     /// Whether the peer's FIN was reached.
     pub fn peer_fin_reached(&self) -> bool {
-        todo!()
+        self.rcv.fin_reached
     }
 
     /// Whether the application shut the receiving side.
     pub fn is_receive_shutdown(&self) -> bool {
-        todo!()
+        self.rcv.is_shutdown
     }
 
     /// Whether our FIN is queued (or gone).
     pub fn is_send_shutdown(&self) -> bool {
-        todo!()
+        self.has_queued_fin()
     }
 
     /// Whether more may be written: the connection stands and was not shut for sending.
@@ -82,43 +153,53 @@ impl Tcb {
         self.state().may_receive() && !self.is_receive_shutdown()
     }
 
-    /// The pending error, if there is one; it is gone afterwards.
-    pub fn take_error(&mut self) -> Option<TcpError> {
-        todo!()
-    }
-
-    /// The pending error, which stays.
-    pub fn error(&self) -> Option<TcpError> {
-        todo!()
-    }
-
-    /// CLOSE for the sending half: FIN after what is queued.
+    /// CLOSE for the sending half: FIN after what is queued. In SYN-SENT that is the end.
     pub fn shutdown_send(&mut self, cx: &mut Context<'_, '_>) -> Arrival {
-        let _ = cx;
-        todo!()
+        let mut events = Events::NONE;
+        if self.snd.fin == Fin::None && self.state != State::Closed {
+            self.snd.fin = Fin::Queued;
+            events = self.transit(cx, Event::Close);
+        }
+        Arrival { events, reply: None }
     }
 
     /// The application will not read any more. The peer is not told (as on Linux).
     pub fn shutdown_receive(&mut self) {
-        todo!()
+        self.rcv.is_shutdown = true;
     }
 
     /// CLOSE by the last holder: FIN, or RST when unread data is lost with it (RFC 9293 §3.6.1, as Linux does).
     pub fn close(&mut self, cx: &mut Context<'_, '_>, linger: Linger) -> Arrival {
-        let _ = (cx, linger);
-        todo!()
+        self.link.orphan = true;
+        self.rcv.is_shutdown = true;
+        let has_unread = self.rcv.queue.bytes() > 0;
+        self.rcv.queue.clear(cx.frames);
+        self.rcv.out_of_order.clear(cx.frames);
+        match self.state {
+            State::Closed => Arrival { events: Events::CLOSED, reply: None },
+            State::TimeWait => Arrival { events: Events::TIME_WAIT, reply: None },
+            _ if has_unread || linger == Linger::Reset => {
+                let reply = self.abort(cx);
+                Arrival { events: Events::CLOSED, reply }
+            }
+            State::FinWait2 => {
+                self.start_fin_timeout(cx.now);
+                Arrival::default()
+            }
+            _ => self.shutdown_send(cx),
+        }
     }
 
-    /// ABORT: the connection is over; the RST for the peer, where one is due.
+    /// ABORT: the connection is over; the RST for the peer, where one is due (RFC 9293 §3.10.5).
     pub fn abort(&mut self, cx: &mut Context<'_, '_>) -> Option<Control> {
-        let _ = cx;
-        todo!()
-    }
-
-    /// Gives all frames back. Before the slot goes.
-    pub fn release_all(&mut self, cx: &mut Context<'_, '_>) {
-        let _ = cx;
-        todo!()
+        let is_due = matches!(
+            self.state,
+            State::SynReceived | State::Established | State::FinWait1 | State::FinWait2 | State::CloseWait
+        );
+        let reply = is_due.then(|| self.reset_segment(cx));
+        self.end(cx, None);
+        self.rcv.queue.clear(cx.frames);
+        reply
     }
 
     pub fn set_nodelay(&mut self, on: bool) {
@@ -129,9 +210,20 @@ impl Tcb {
         self.options_mut().cork = on;
     }
 
-    /// Starts or stops the keepalive timer.
+    /// SO_RCVBUF: a larger limit counts at once, a smaller one for what is not offered yet.
+    pub fn set_receive_buffer(&mut self, bytes: u32) {
+        self.options.rcvbuf_bytes = bytes;
+        self.rcv.space_max = bytes;
+        self.rcv.space = self.rcv.space.min(bytes);
+    }
+
+    /// Starts or stops the keepalive timer; also after its intervals were changed.
     pub fn set_keepalive(&mut self, cx: &mut Context<'_, '_>, on: bool) {
-        let _ = cx;
-        self.options_mut().keepalive = on;
+        self.options.keepalive = on;
+        if self.state.may_send() || self.state.may_receive() && !self.is_orphan() {
+            self.timers.alive_at = crate::time::Instant::ZERO;
+            self.timers.probes = 0;
+            self.arm_keepalive(cx.now);
+        }
     }
 }

@@ -14,21 +14,27 @@
 //! [`Tcb::wants_transmit`] and [`Tcb::deadline`]. Nothing is sent but by [`Tcb::poll_transmit`], except the
 //! [`Control`](crate::wire::tcp::Control) an [`Arrival`] carries.
 
+mod arrive;
 mod calls;
+mod congestion;
+mod fast_path;
+mod handshake;
 mod icmp;
 mod info;
 mod isn;
 mod links;
 mod listen;
 mod options;
+mod receiver;
+mod recovery;
+mod sender;
 mod seq;
 mod state;
 mod tcb;
 mod time_wait;
 mod timers;
+mod timestamps;
 mod transmit;
-
-mod arrive;
 
 use crate::buf::{FrameId, Frames};
 use crate::counters::Counters;
@@ -140,3 +146,14 @@ pub enum TcpError {
     /// RST after the peer's FIN: EPIPE, as Linux reports it.
     Pipe,
 }
+
+impl TcpError {
+    /// From the byte a [`Tcb`] keeps; 0 is no error.
+    fn from_code(code: u8) -> Option<TcpError> {
+        use TcpError::*;
+        [Reset, Refused, TimedOut, HostUnreachable, NetUnreachable, Pipe].into_iter().find(|&e| e as u8 == code)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,81 @@
-//! The record of one connection: RFC 9293's transmission control block.
+//! The record of one connection: RFC 9293's transmission control block, and the two ways it begins and the one it ends.
 
-use super::{Context, Links, Options, Seq, State};
+use super::congestion::Congestion;
+use super::receiver::Receiver;
+use super::recovery::{Recovery, Rtt};
+use super::sender::Sender;
+use super::state::Event;
+use super::timers::Timers;
+use super::timestamps::Timestamps;
+use super::{Context, Events, Links, Options, Seq, State, TcpError};
 use crate::addr::Flow;
 use crate::slab::SlabItem;
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{Control, Flags, Segment, TIMESTAMP_LEN};
+
+/// What has to be sent besides data.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(transparent)]
+pub(super) struct Owed(u8);
+
+impl Owed {
+    /// An acknowledgement, at once.
+    pub(super) const ACK: Owed = Owed(1);
+    /// A SYN, or in SYN-RECEIVED a SYN-ACK.
+    pub(super) const SYN: Owed = Owed(2);
+    /// An old octet that the peer has to answer: zero-window and keepalive probes.
+    pub(super) const PROBE: Owed = Owed(4);
+    /// A FIN that was sent and lost, with no data left to carry it.
+    pub(super) const FIN_AGAIN: Owed = Owed(8);
+    /// An acknowledgement, when data goes or the delay is over: not a reason to send.
+    pub(super) const DELAYED_ACK: Owed = Owed(16);
+
+    const URGENT: Owed = Owed(1 | 2 | 4 | 8);
+
+    pub(super) fn add(&mut self, what: Owed) {
+        self.0 |= what.0;
+    }
+
+    pub(super) fn remove(&mut self, what: Owed) {
+        self.0 &= !what.0;
+    }
+
+    pub(super) fn has(self, what: Owed) -> bool {
+        self.0 & what.0 != 0
+    }
+
+    pub(super) fn is_urgent(self) -> bool {
+        self.has(Owed::URGENT)
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Owed::default();
+    }
+}
 
 /// One connection.
 #[repr(C)]
+#[derive(Debug)]
 pub struct Tcb {
     pub link: Links,
+    pub(super) snd: Sender,
+    pub(super) rcv: Receiver,
+    pub(super) timers: Timers,
+    pub(super) congestion: Congestion,
+    pub(super) recovery: Recovery,
+    pub(super) rtt: Rtt,
+    pub(super) ts: Timestamps,
+    pub(super) options: Options,
     flow: Flow,
-    state: State,
-    options: Options,
-    iss: Seq,
+    pub(super) state: State,
+    pub(super) owed: Owed,
+    /// A listener made it.
+    pub(super) passive: bool,
+    /// The application ran out of send room and wants to hear when there is some.
+    pub(super) wants_room: bool,
+    /// What the application has to be told, and what a router said that may turn out to be the reason.
+    error: u8,
+    soft_error: u8,
+    _pad: u16,
 }
 
 impl SlabItem for Tcb {
@@ -24,8 +87,8 @@ impl SlabItem for Tcb {
 impl Tcb {
     /// OPEN, active: SYN-SENT, with a SYN owed. `mss` is what the device carries: MTU − IP header − 20.
     pub fn connect(cx: &mut Context<'_, '_>, flow: Flow, iss: u32, ts_offset: u32, mss: u16, options: &Options) -> Tcb {
-        let _ = (cx, ts_offset, mss);
-        Tcb { link: Links::default(), flow, state: State::SynSent, options: *options, iss: Seq(iss) }
+        cx.counters.active_opens += 1;
+        Tcb::new(cx, State::SynSent, flow, Seq(iss), ts_offset, mss, options)
     }
 
     /// OPEN, passive: a listener took the SYN `seg`. SYN-RECEIVED, with a SYN-ACK owed.
@@ -38,8 +101,69 @@ impl Tcb {
         mss: u16,
         options: &Options,
     ) -> Tcb {
-        let _ = (cx, seg, ts_offset, mss);
-        Tcb { link: Links::default(), flow, state: State::SynReceived, options: *options, iss: Seq(iss) }
+        cx.counters.passive_opens += 1;
+        let mut tcb = Tcb::new(cx, State::SynReceived, flow, Seq(iss), ts_offset, mss, options);
+        tcb.passive = true;
+        tcb.learn_from_syn(cx, seg);
+        tcb
+    }
+
+    fn new(
+        cx: &mut Context<'_, '_>,
+        state: State,
+        flow: Flow,
+        iss: Seq,
+        ts_offset: u32,
+        mss: u16,
+        options: &Options,
+    ) -> Tcb {
+        let mss = if options.mss_clamp == 0 { mss } else { mss.min(options.mss_clamp) };
+        let mut tcb = Tcb {
+            link: Links::default(),
+            snd: Sender::new(iss, mss),
+            rcv: Receiver::new(mss, options.rcvbuf_bytes.max(cx.tunables.rcvbuf_bytes), options.rcvbuf_bytes),
+            timers: Timers::default(),
+            congestion: Congestion::default(),
+            recovery: Recovery::new(iss),
+            rtt: Rtt::new(cx.tunables),
+            ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
+            options: *options,
+            flow,
+            state,
+            owed: Owed::SYN,
+            passive: false,
+            wants_room: false,
+            error: 0,
+            soft_error: 0,
+            _pad: 0,
+        };
+        tcb.rcv.scaling = cx.tunables.window_scaling != 0;
+        tcb.rcv.last_at = cx.now;
+        tcb.timers.arm_retransmit(cx.now, tcb.rtt.rto_us());
+        tcb
+    }
+
+    /// Takes what the peer's SYN (or SYN-ACK) says: first sequence number, window, options.
+    pub(super) fn learn_from_syn(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
+        let options = &seg.options;
+        self.rcv.start(seg.seq, options.window_scale.is_some());
+        self.ts.agree(options.timestamp, cx.now);
+        self.snd.shift = if self.rcv.scaling { options.window_scale.unwrap_or(0) } else { 0 };
+        // RFC 9293 §3.7.1: without the option, 536. Linux's floor keeps a hostile peer from one-byte segments.
+        self.snd.wire_mss = options.mss.unwrap_or(536).clamp(64, self.rcv.own_mss.max(64));
+        self.settle_mss();
+        self.congestion = Congestion::new(u32::from(self.snd.mss));
+        // The window field of a SYN is never scaled (RFC 7323 §2.2).
+        self.snd.wnd = u32::from(seg.window);
+        self.snd.max_wnd = self.snd.wnd;
+        self.snd.wl1 = seg.seq;
+        self.snd.wl2 = seg.ack;
+    }
+
+    /// Works out how much payload a segment takes: the MSS counts options, payload does not.
+    pub(super) fn settle_mss(&mut self) {
+        let options = if self.ts.on { TIMESTAMP_LEN as u16 } else { 0 };
+        self.snd.mss = (self.snd.wire_mss - options).min(Sender::FRAME_ROOM);
     }
 
     pub fn flow(&self) -> &Flow {
@@ -54,7 +178,91 @@ impl Tcb {
         &self.options
     }
 
+    /// Changes take effect at once; ask [`Tcb::wants_transmit`] afterwards. Keepalive has its own setter.
     pub fn options_mut(&mut self) -> &mut Options {
         &mut self.options
+    }
+
+    /// Whether a listener made it.
+    pub fn is_passive(&self) -> bool {
+        self.passive
+    }
+
+    /// The pending error, which stays.
+    pub fn error(&self) -> Option<TcpError> {
+        TcpError::from_code(self.error)
+    }
+
+    /// The pending error, if there is one; it is gone afterwards.
+    pub fn take_error(&mut self) -> Option<TcpError> {
+        TcpError::from_code(core::mem::take(&mut self.error))
+    }
+
+    pub(super) fn note_soft_error(&mut self, error: TcpError) {
+        self.soft_error = error as u8;
+    }
+
+    pub(super) fn soft_error(&self) -> Option<TcpError> {
+        TcpError::from_code(self.soft_error)
+    }
+
+    /// Moves along the table and says what the socket layer has to know of it.
+    pub(super) fn transit(&mut self, cx: &mut Context<'_, '_>, event: Event) -> Events {
+        let from = self.state;
+        self.state = from.after(event);
+        match self.state {
+            to if to == from => Events::NONE,
+            State::Closed => self.end(cx, None),
+            State::TimeWait => {
+                cx.counters.time_wait_made += 1;
+                self.timers.stop();
+                self.timers.alive_at = cx.now.after_us(cx.tunables.time_wait_us);
+                Events::TIME_WAIT
+            }
+            State::FinWait2 => {
+                self.start_fin_timeout(cx.now);
+                Events::NONE
+            }
+            _ => Events::NONE,
+        }
+    }
+
+    /// The connection is over, for whatever reason: all ends come through here. What was received stays readable.
+    pub(super) fn end(&mut self, cx: &mut Context<'_, '_>, error: Option<TcpError>) -> Events {
+        self.state = State::Closed;
+        self.timers.stop();
+        self.owed.clear();
+        self.snd.forget(cx.frames);
+        self.rcv.out_of_order.clear(cx.frames);
+        match error {
+            None => Events::CLOSED,
+            Some(error) => {
+                self.error = error as u8;
+                Events::CLOSED | Events::ERROR
+            }
+        }
+    }
+
+    /// Whether the application let go of the connection.
+    pub(super) fn is_orphan(&self) -> bool {
+        self.link.orphan
+    }
+
+    /// The RST that tells the peer.
+    pub(super) fn reset_segment(&self, cx: &Context<'_, '_>) -> Control {
+        Control {
+            seq: self.snd.nxt,
+            ack: self.rcv.nxt,
+            flags: Flags::RST | Flags::ACK,
+            window: 0,
+            timestamp: self.ts.option(cx.now),
+        }
+    }
+
+    /// Gives all frames back. Before the slot goes.
+    pub fn release_all(&mut self, cx: &mut Context<'_, '_>) {
+        self.snd.forget(cx.frames);
+        self.rcv.out_of_order.clear(cx.frames);
+        self.rcv.queue.clear(cx.frames);
     }
 }

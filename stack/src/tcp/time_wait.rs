@@ -1,12 +1,13 @@
 //! TIME-WAIT: what is left of a connection that closed first (RFC 9293 §3.6.1): enough to acknowledge a FIN that
 //! comes again, to keep old segments away from a successor, and to let a successor in early (RFC 6191).
 
+use super::timestamps::ms;
 use super::{Seq, Tcb};
 use crate::addr::{Flow, Mac};
 use crate::slab::{NONE, SlabItem};
 use crate::time::Instant;
 use crate::tunables::Tunables;
-use crate::wire::tcp::{Control, Segment};
+use crate::wire::tcp::{Control, Flags, Segment};
 
 /// The record of one connection in TIME-WAIT.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,11 @@ pub enum TimeWaitVerdict {
     Gone,
 }
 
+/// Answers to what is not data are this far apart at least (Linux: tcp_invalid_ratelimit).
+const ANSWER_INTERVAL_MS: u32 = 500;
+/// How far a successor's first sequence number lies beyond ours: more than any window in flight (Linux does the same).
+const ISS_GAP: u32 = 65535 + 2;
+
 impl SlabItem for TimeWait {
     fn free_link(&mut self) -> &mut u32 {
         &mut self.free
@@ -49,13 +55,78 @@ impl SlabItem for TimeWait {
 }
 
 impl TimeWait {
+    /// The record of a connection that is in TIME-WAIT.
     pub fn from_tcb(tcb: &Tcb, now: Instant) -> TimeWait {
-        let _ = (tcb, now, NONE);
-        todo!()
+        TimeWait {
+            expires_at: tcb.deadline().unwrap_or(now),
+            free: NONE,
+            hash_next: NONE,
+            queue_next: NONE,
+            flow: *tcb.flow(),
+            peer_mac: tcb.link.peer_mac,
+            rx_queue: tcb.link.rx_queue,
+            has_timestamps: tcb.ts.on,
+            window: (tcb.rcv.window() >> tcb.rcv.shift).min(u32::from(u16::MAX)) as u16,
+            snd_nxt: tcb.snd.nxt,
+            rcv_nxt: tcb.rcv.nxt,
+            ts_recent: tcb.ts.recent,
+            ts_offset: tcb.ts.offset,
+            answered_at_ms: 0,
+        }
     }
 
+    /// A segment for the flow came.
     pub fn arrive(&mut self, now: Instant, tunables: &Tunables, seg: &Segment) -> TimeWaitVerdict {
-        let _ = (now, tunables, seg);
-        todo!()
+        let is_old = match seg.options.timestamp {
+            Some((value, _)) => self.has_timestamps && Seq(value).is_before(Seq(self.ts_recent)),
+            None => false,
+        };
+        if seg.has(Flags::RST) {
+            // Exactly at RCV.NXT it is believed (RFC 5961 §3; RFC 1337's objection is met by that, as on Linux).
+            return if seg.seq == self.rcv_nxt && !is_old { TimeWaitVerdict::Gone } else { TimeWaitVerdict::Drop };
+        }
+        if seg.has(Flags::SYN) && !seg.has(Flags::ACK) && !is_old && self.is_successor(seg) {
+            return TimeWaitVerdict::Reuse { iss_above: (self.snd_nxt + ISS_GAP).0 };
+        }
+        if seg.has(Flags::ACK) && seg.len() == 0 && seg.seq == self.rcv_nxt && !is_old {
+            // Nothing new: an acknowledgement of an acknowledgement.
+            return TimeWaitVerdict::Drop;
+        }
+        // All else, a FIN that comes again above all: acknowledge, and wait anew.
+        if seg.has(Flags::FIN) && !is_old {
+            self.expires_at = now.after_us(tunables.time_wait_us);
+        }
+        if seg.payload_len == 0 && !seg.has(Flags::FIN) && !self.may_answer(now) {
+            return TimeWaitVerdict::Drop;
+        }
+        TimeWaitVerdict::Ack(self.ack(now))
+    }
+
+    /// A SYN that cannot be an old one: beyond all we received, or with a newer timestamp (RFC 6191 §2, RFC 9293 §3.6.1).
+    fn is_successor(&self, seg: &Segment) -> bool {
+        let is_newer = match seg.options.timestamp {
+            Some((value, _)) => self.has_timestamps && Seq(value).is_after(Seq(self.ts_recent)),
+            None => false,
+        };
+        is_newer || seg.seq.is_after(self.rcv_nxt)
+    }
+
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let now = ms(now);
+        let may = self.answered_at_ms == 0 || now.wrapping_sub(self.answered_at_ms) >= ANSWER_INTERVAL_MS;
+        if may {
+            self.answered_at_ms = now.max(1);
+        }
+        may
+    }
+
+    fn ack(&self, now: Instant) -> Control {
+        Control {
+            seq: self.snd_nxt,
+            ack: self.rcv_nxt,
+            flags: Flags::ACK,
+            window: self.window,
+            timestamp: self.has_timestamps.then(|| (ms(now).wrapping_add(self.ts_offset), self.ts_recent)),
+        }
     }
 }

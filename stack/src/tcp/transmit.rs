@@ -1,16 +1,192 @@
-//! Outgoing segments.
+//! Outgoing segments: what may go now, and the one function that builds it.
 
-use super::{Context, Outgoing, Tcb};
+use super::sender::Fin;
+use super::tcb::Owed;
+use super::{Context, Outgoing, Seq, State, Tcb};
+use crate::buf::{FrameId, TX_HEADROOM};
+use crate::time::MS;
+use crate::wire::tcp::{self, Flags, Header};
+
+/// When there was no frame to build a segment in, it is tried again after this long.
+const NO_FRAME_RETRY_US: u64 = MS;
+/// A retransmission that found its frame still in the transmit ring waits this long.
+const RING_BUSY_RETRY_US: u64 = 10 * MS;
+
+/// What goes into a segment.
+struct Content {
+    frame: FrameId,
+    seq: Seq,
+    flags: Flags,
+    payload_off: u16,
+    payload_len: u16,
+    keep: bool,
+}
 
 impl Tcb {
     /// Whether [`Tcb::poll_transmit`] has something to send now.
+    #[inline]
     pub fn wants_transmit(&self) -> bool {
-        todo!()
+        self.owed.is_urgent() || self.may_retransmit() || self.sendable() > 0 || self.is_fin_due()
     }
 
-    /// The next segment to send now; `None` when there is none, or no frame to build it in.
+    /// The next segment to send now; `None` when there is none, or no frame to build it in (then a timer tries again).
     pub fn poll_transmit(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
-        let _ = cx;
-        todo!()
+        if self.owed.has(Owed::SYN) {
+            return self.send_syn(cx);
+        }
+        if self.may_retransmit()
+            && let Some(again) = self.send_again(cx)
+        {
+            return Some(again);
+        }
+        let n = self.sendable();
+        if n > 0 {
+            return self.send_new(cx, n);
+        }
+        if self.is_fin_due() || self.owed.has(Owed::FIN_AGAIN) {
+            return self.send_fin(cx);
+        }
+        if self.owed.has(Owed::PROBE) {
+            let probe = self.send_empty(cx, self.snd.una - 1, Flags::ACK)?;
+            self.owed.remove(Owed::PROBE);
+            return Some(probe);
+        }
+        if self.owed.has(Owed::ACK) {
+            let ack = self.send_empty(cx, self.snd.nxt, Flags::ACK)?;
+            cx.counters.tx_pure_acks += 1;
+            return Some(ack);
+        }
+        None
+    }
+
+    fn may_retransmit(&self) -> bool {
+        let snd = &self.snd;
+        snd.lost > 0
+            && !snd.ring_busy
+            && (self.recovery.retransmit_now
+                || snd.pipe(self.recovery.credit) + u32::from(snd.mss) <= self.congestion.cwnd)
+    }
+
+    /// All data went; our FIN did not.
+    fn is_fin_due(&self) -> bool {
+        self.snd.fin == Fin::Queued && self.snd.unsent() == 0 && self.state.is_synchronized()
+    }
+
+    fn send_syn(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
+        let flags = if self.state == State::SynSent { Flags::SYN } else { Flags::SYN | Flags::ACK };
+        let segment = self.send_empty(cx, self.syn_seq(), flags)?;
+        self.owed.remove(Owed::SYN);
+        self.snd.last_sent_at = cx.now;
+        self.timers.arm_retransmit(cx.now, self.rto_us(cx));
+        Some(segment)
+    }
+
+    fn send_again(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
+        let id = self.snd.next_lost()?;
+        if cx.frames.is_in_tx(id) {
+            self.snd.ring_busy = true;
+            self.timers.arm_retransmit(cx.now, RING_BUSY_RETRY_US);
+            return None;
+        }
+        if cx.frames.meta(id).len > self.snd.mss && !self.snd.split(cx.frames, id, self.snd.mss) {
+            self.retry_without_frame(cx);
+            return None;
+        }
+        self.snd.note_resent(cx.frames, id, cx.now);
+        self.recovery.retransmit_now = false;
+        cx.counters.retransmits += 1;
+        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        Some(self.send_queued(cx, id))
+    }
+
+    fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
+        let id = self.snd.next_unsent()?;
+        if u32::from(cx.frames.meta(id).len) > n && !self.snd.split(cx.frames, id, n as u16) {
+            self.retry_without_frame(cx);
+            return None;
+        }
+        if self.snd.flight() == 0 && cx.now.since_us(self.snd.last_sent_at) > self.rtt.rto_us() {
+            self.congestion.on_idle(u32::from(self.snd.mss));
+        }
+        self.snd.note_sent(cx.frames, id, cx.now);
+        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        Some(self.send_queued(cx, id))
+    }
+
+    /// Sends a frame of the send queue; our FIN rides on the last one.
+    fn send_queued(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Outgoing {
+        let meta = *cx.frames.meta(id);
+        let end = Seq(meta.seq) + u32::from(meta.len);
+        let mut flags = Flags::ACK;
+        if end == self.snd.queued_end {
+            flags = flags | Flags::PSH;
+            if self.snd.fin != Fin::None {
+                flags = flags | Flags::FIN;
+                self.note_fin_sent();
+            }
+        }
+        let content =
+            Content { frame: id, seq: Seq(meta.seq), flags, payload_off: meta.off, payload_len: meta.len, keep: true };
+        self.build(cx, &content)
+    }
+
+    fn send_fin(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
+        let segment = self.send_empty(cx, self.snd.queued_end, Flags::FIN | Flags::ACK)?;
+        if self.owed.has(Owed::FIN_AGAIN) {
+            self.owed.remove(Owed::FIN_AGAIN);
+            cx.counters.retransmits += 1;
+            self.snd.retransmits_total += 1;
+        }
+        self.note_fin_sent();
+        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        Some(segment)
+    }
+
+    fn note_fin_sent(&mut self) {
+        if self.snd.fin == Fin::Queued {
+            self.snd.fin = Fin::Sent;
+            self.snd.nxt = self.snd.queued_end + 1;
+        }
+    }
+
+    /// A segment without data, in a frame of its own.
+    fn send_empty(&mut self, cx: &mut Context<'_, '_>, seq: Seq, flags: Flags) -> Option<Outgoing> {
+        let Some(frame) = cx.frames.alloc() else {
+            self.retry_without_frame(cx);
+            return None;
+        };
+        // The header goes where payload would start in a data frame: no option can make it reach the frame's front.
+        let payload_off = (TX_HEADROOM + tcp::HEADER_LEN_MAX) as u16;
+        Some(self.build(cx, &Content { frame, seq, flags, payload_off, payload_len: 0, keep: false }))
+    }
+
+    /// The one place where segments are made: header in front of the payload, acknowledgement and window of this moment.
+    fn build(&mut self, cx: &mut Context<'_, '_>, content: &Content) -> Outgoing {
+        let is_syn = content.flags.has(Flags::SYN);
+        let has_ack = content.flags.has(Flags::ACK);
+        let header = Header {
+            local_port: self.flow().local.port,
+            remote_port: self.flow().remote.port,
+            seq: content.seq,
+            ack: if has_ack { self.rcv.nxt } else { Seq(0) },
+            flags: content.flags,
+            window: if is_syn { self.rcv.syn_window() } else { self.rcv.offer_window() },
+            mss: is_syn.then_some(self.rcv.own_mss),
+            window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
+            timestamp: self.ts.option(cx.now),
+        };
+        let header_len = header.len() as u16;
+        let off = content.payload_off - header_len;
+        tcp::emit(&header, &mut cx.frames.bytes_mut(content.frame)[off as usize..content.payload_off as usize]);
+        cx.counters.tx_segments += 1;
+        if has_ack {
+            self.note_ack_sent(content.payload_len > 0 || is_syn);
+        }
+        Outgoing { frame: content.frame, off, len: header_len + content.payload_len, keep: content.keep }
+    }
+
+    fn retry_without_frame(&mut self, cx: &mut Context<'_, '_>) {
+        cx.counters.drops.count(crate::drops::Drop::NoFrame);
+        self.timers.ack_at = cx.now.after_us(NO_FRAME_RETRY_US);
     }
 }

@@ -276,3 +276,7 @@ pub fn reset_for(seg: &Segment) -> Option<Control> {
         Control { ack: seg.end(), flags: Flags::RST | Flags::ACK, ..Control::default() }
     })
 }
+
+#[cfg(test)]
+#[path = "tcp_tests.rs"]
+mod tests;

@@ -1,0 +1,127 @@
+//! SEGMENT ARRIVES in SYN-SENT (RFC 9293 §3.10.7.3) and SYN-RECEIVED (the parts of §3.10.7.4 that are its own).
+
+use super::arrive::{Step, Stop};
+use super::state::Event;
+use super::tcb::Owed;
+use super::{Context, Events, Seq, State, Tcb};
+use crate::buf::FrameId;
+use crate::drops::Drop;
+use crate::wire::tcp::{Flags, Segment};
+
+impl Tcb {
+    /// SYN-SENT: the RFC's five steps.
+    pub(super) fn arrive_in_syn_sent(
+        &mut self,
+        cx: &mut Context<'_, '_>,
+        seg: &Segment,
+        frame: FrameId,
+    ) -> Result<Events, Stop> {
+        // First, ACK: it can only be for our SYN.
+        let acks_syn = seg.has(Flags::ACK);
+        if acks_syn && seg.ack != self.snd.nxt {
+            return Err(Stop::Refuse(Drop::AckInvalid));
+        }
+        // Second, RST: believed when it acknowledges our SYN.
+        if seg.has(Flags::RST) {
+            return Err(if acks_syn { Stop::Reset } else { Stop::Drop(Drop::RstInvalid) });
+        }
+        // Third, security: obsolete. Fourth, SYN. (Fifth: neither SYN nor RST is dropped.)
+        if !seg.has(Flags::SYN) {
+            return Err(Stop::Drop(Drop::NoAck));
+        }
+        self.learn_from_syn(cx, seg);
+        if !acks_syn {
+            // Simultaneous open: our SYN goes again, with an acknowledgement.
+            self.transit(cx, Event::SynCrossed);
+            self.owed.add(Owed::SYN);
+            cx.frames.release(frame);
+            return Ok(Events::NONE);
+        }
+        let events = self.synchronize(cx, seg);
+        self.owed.add(Owed::ACK);
+        // "If there are other controls or text in the segment, continue at the sixth step."
+        let rest = without_syn(seg);
+        Ok(events | self.seventh_text(cx, &rest, frame)? | self.eighth_fin(cx, &rest))
+    }
+
+    /// SYN-RECEIVED: steps one, two and four with a difference each; a good ACK makes it ESTABLISHED, and the segment goes
+    /// on from step five.
+    pub(super) fn arrive_in_syn_received(
+        &mut self,
+        cx: &mut Context<'_, '_>,
+        seg: &Segment,
+        frame: FrameId,
+    ) -> Result<Events, Stop> {
+        let is_their_syn = seg.has(Flags::SYN) && seg.seq == self.rcv.irs && !seg.has(Flags::RST);
+        if is_their_syn && !seg.has(Flags::ACK) {
+            // Their SYN again: our SYN-ACK was lost.
+            self.owed.add(Owed::SYN);
+            return Err(Stop::Drop(Drop::Duplicate));
+        }
+        // The SYN-ACK of a simultaneous open counts as the ACK it carries (RFC 9293 figure 8).
+        let stripped = is_their_syn.then(|| without_syn(seg));
+        let seg = stripped.as_ref().unwrap_or(seg);
+        self.first_sequence_number(cx, seg)?;
+        self.second_reset(seg)?;
+        self.fourth_syn(seg)?;
+        self.fifth_ack_of_syn(seg)?;
+        let connected = self.synchronize(cx, seg);
+        if stripped.is_some() {
+            self.owed.add(Owed::ACK);
+        }
+        Ok(connected | self.fifth_to_eighth(cx, seg, frame)?)
+    }
+
+    /// Fifth, in SYN-RECEIVED: an ACK that is not for our SYN belongs to another connection.
+    fn fifth_ack_of_syn(&self, seg: &Segment) -> Step {
+        match seg.has(Flags::ACK) {
+            false => Err(Stop::Drop(Drop::NoAck)),
+            true if seg.ack != self.snd.nxt => Err(Stop::Refuse(Drop::AckInvalid)),
+            true => Ok(()),
+        }
+    }
+
+    /// Our SYN is acknowledged and theirs is here: ESTABLISHED, and what follows from it.
+    fn synchronize(&mut self, cx: &mut Context<'_, '_>, seg: &Segment) -> Events {
+        let was_resent = self.timers.retransmits > 0;
+        let sent_at = self.snd.last_sent_at;
+        let from_syn =
+            (!was_resent && sent_at.is_set()).then(|| cx.now.since_us(sent_at).min(u64::from(u32::MAX)) as u32);
+        self.take_rtt(cx, from_syn, seg.options.timestamp.map(|(_, echo)| echo), cx.now);
+        if was_resent {
+            self.rtt.distrust();
+        }
+        if self.timers.retransmits > 1 {
+            self.congestion.distrust(u32::from(self.snd.mss));
+        }
+        self.owed.remove(Owed::SYN);
+        self.snd.una = self.snd.nxt;
+        self.timers.note_progress();
+        self.timers.backoff = 0;
+        self.timers.stop_retransmit();
+        let shift = if seg.has(Flags::SYN) { 0 } else { self.snd.shift };
+        self.snd.wnd = u32::from(seg.window) << shift;
+        self.snd.max_wnd = self.snd.wnd;
+        (self.snd.wl1, self.snd.wl2) = (seg.seq, seg.ack);
+        let mut events = self.transit(cx, Event::Synchronized) | Events::CONNECTED | Events::WRITABLE;
+        if self.snd.fin != super::sender::Fin::None {
+            events |= self.transit(cx, Event::Close);
+        }
+        if self.state == State::Established {
+            self.arm_keepalive(cx.now);
+        }
+        events
+    }
+}
+
+/// The segment without its SYN: what is behind it.
+fn without_syn(seg: &Segment) -> Segment {
+    Segment { seq: seg.seq + 1, flags: seg.flags.without(Flags::SYN), ..*seg }
+}
+
+impl Tcb {
+    /// The sequence number of our SYN.
+    pub(super) fn syn_seq(&self) -> Seq {
+        self.snd.iss
+    }
+}

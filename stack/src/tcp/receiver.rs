@@ -1,0 +1,411 @@
+//! RCV: putting octets in order, the window we offer, and the acknowledgement we owe.
+//!
+//! Payload stays in the frame it came in until it is read: the receive queue and the out-of-order queue are lists of
+//! frame slices. Small segments are copied behind the last one, so that they do not each hold a frame down.
+
+use super::tcb::Owed;
+use super::{Context, Events, Seq, Tcb};
+use crate::buf::{FRAME_SIZE, FrameId, FrameList};
+use crate::drops::Drop;
+use crate::time::{Instant, MS};
+use crate::wire::tcp::Segment;
+
+/// Payload up to this length is copied behind the last frame's, when it has room.
+const APPEND_MAX: u16 = 512;
+/// The window a connection starts with; it doubles while the application keeps up.
+const SPACE_START: u32 = 64 * 1024;
+/// Acknowledgements of a young connection wait only this long: the peer's slow start, or its Nagle, may hang on them.
+/// (Linux sends its first 16 at once; then an application that answers has no chance to save one.)
+const QUICK_ACK_US: u64 = MS;
+const QUICK_ACKS: u8 = 16;
+
+/// The receiving half of a connection.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Receiver {
+    pub(super) nxt: Seq,
+    /// The right edge of the window offered: RCV.NXT + RCV.WND. It never moves left (RFC 9293 §3.8.6).
+    pub(super) edge: Seq,
+    /// RCV.NXT as we last acknowledged it.
+    pub(super) acked: Seq,
+    pub(super) irs: Seq,
+    pub(super) queue: FrameList,
+    pub(super) out_of_order: FrameList,
+    /// Where the peer's FIN is, once `fin_known`.
+    fin_at: Seq,
+    /// Octets of window we are ready to offer now, and at most.
+    pub(super) space: u32,
+    pub(super) space_max: u32,
+    /// Octets read since `space` was last reconsidered.
+    copied: u32,
+    /// Octets ever received in order: for tools.
+    pub(super) bytes_total: u64,
+    /// When the last segment came.
+    pub(super) last_at: Instant,
+    /// When the last out-of-window segment was answered, in milliseconds.
+    pub(super) answered_at_ms: u32,
+    /// The largest segment seen lately, and the MSS we announced.
+    pub(super) mss: u16,
+    pub(super) own_mss: u16,
+    /// Our window shift.
+    pub(super) shift: u8,
+    /// We offer (later: both agreed on) window scaling.
+    pub(super) scaling: bool,
+    quick_acks: u8,
+    /// Our data carries acknowledgements: the application answers what it reads.
+    is_interactive: bool,
+    fin_known: bool,
+    pub(super) fin_reached: bool,
+    /// The application will not read any more.
+    pub(super) is_shutdown: bool,
+    _pad: u8,
+}
+
+/// Free frames below which nothing is kept out of order.
+const RESERVED_FRAMES: u32 = 32;
+
+impl Receiver {
+    /// `most` is the largest buffer the connection may ever get: it decides the shift. `now` is today's limit.
+    pub(super) fn new(mss: u16, most: u32, now: u32) -> Receiver {
+        let mut shift = 0;
+        while shift < 14 && most >> shift > u32::from(u16::MAX) {
+            shift += 1;
+        }
+        Receiver {
+            nxt: Seq(0),
+            edge: Seq(0),
+            acked: Seq(0),
+            irs: Seq(0),
+            queue: FrameList::EMPTY,
+            out_of_order: FrameList::EMPTY,
+            fin_at: Seq(0),
+            space: SPACE_START.min(now),
+            space_max: now,
+            copied: 0,
+            bytes_total: 0,
+            last_at: Instant::ZERO,
+            answered_at_ms: 0,
+            mss: mss.min(536),
+            own_mss: mss,
+            shift,
+            scaling: true,
+            quick_acks: QUICK_ACKS,
+            is_interactive: false,
+            fin_known: false,
+            fin_reached: false,
+            is_shutdown: false,
+            _pad: 0,
+        }
+    }
+
+    /// The window field of a SYN: never scaled.
+    pub(super) fn syn_window(&self) -> u16 {
+        self.space.min(u32::from(u16::MAX)) as u16
+    }
+
+    /// The peer's first sequence number is known.
+    pub(super) fn start(&mut self, irs: Seq, peer_scales: bool) {
+        self.irs = irs;
+        self.nxt = irs + 1;
+        self.acked = self.nxt;
+        self.edge = self.nxt + u32::from(self.syn_window());
+        self.scaling &= peer_scales;
+        if !self.scaling {
+            self.shift = 0;
+        }
+    }
+
+    /// RCV.WND: what is left of the window the peer knows of.
+    #[inline]
+    pub(super) fn window(&self) -> u32 {
+        self.edge.since(self.nxt)
+    }
+
+    /// Octets of memory that the queued frames hold down, however little is in them.
+    fn held(&self) -> u32 {
+        (self.queue.frames() + self.out_of_order.frames()) * FRAME_SIZE as u32
+    }
+
+    /// The window that could be offered: room in octets, but no more than the frames that may be held for it allow.
+    fn room(&self) -> u32 {
+        self.space.saturating_sub(self.queue.bytes()).min((2 * self.space).saturating_sub(self.held()))
+    }
+
+    /// The frames hold down more than the window should cost: copying is cheaper now than more frames.
+    fn is_hoarding(&self) -> bool {
+        self.held() >= 2 * self.space
+    }
+
+    /// Decides the window field of the next segment and moves the right edge to match.
+    #[inline]
+    pub(super) fn offer_window(&mut self) -> u16 {
+        let now = self.window();
+        let mut room = self.room().min(u32::from(u16::MAX) << self.shift);
+        // Silly-window avoidance (RFC 9293 §3.8.6.2.2): open by a segment or half the buffer, or not at all.
+        if room < u32::from(self.mss).min(self.space / 2) {
+            room = 0;
+        }
+        let field = if room > now { room >> self.shift } else { (now + (1 << self.shift) - 1) >> self.shift };
+        // Rounding a larger room down may fall below what was offered; that must not shrink.
+        let field = field.max((now + (1 << self.shift) - 1) >> self.shift).min(u32::from(u16::MAX));
+        self.edge = self.edge.later(self.nxt + (field << self.shift));
+        field as u16
+    }
+
+    /// Whether reading has freed enough to tell the peer (as Linux decides it): the window it knows of is down to half of
+    /// what we would give, and can at least double.
+    fn is_update_due(&self) -> bool {
+        let now = self.window();
+        let room = self.room();
+        2 * now <= self.space && room >= (2 * now).max(u32::from(self.mss).min(self.space / 2)).max(1)
+    }
+
+    /// Puts a frame whose payload is the next in order into the receive queue.
+    fn push(&mut self, cx: &mut Context<'_, '_>, id: FrameId) {
+        let len = cx.frames.meta(id).len;
+        self.nxt += u32::from(len);
+        self.bytes_total += u64::from(len);
+        match self.queue.back() {
+            Some(tail)
+                if (len <= APPEND_MAX || self.is_hoarding()) && cx.frames.tail_room(tail) >= usize::from(len) =>
+            {
+                cx.frames.append(tail, id);
+                self.queue.grew(u32::from(len));
+                cx.frames.release(id);
+            }
+            _ => self.queue.push_back(cx.frames, id),
+        }
+    }
+
+    /// Moves what has come into order from the out-of-order queue.
+    fn drain_out_of_order(&mut self, cx: &mut Context<'_, '_>) {
+        while let Some(id) = self.out_of_order.front() {
+            let meta = *cx.frames.meta(id);
+            if Seq(meta.seq).is_after(self.nxt) {
+                return;
+            }
+            self.out_of_order.pop_front(cx.frames);
+            let old = self.nxt.since(Seq(meta.seq));
+            if old >= u32::from(meta.len) {
+                cx.frames.release(id);
+            } else {
+                cx.frames.advance(id, old as u16);
+                self.push(cx, id);
+            }
+        }
+    }
+
+    /// Puts a frame into the out-of-order queue: sorted by sequence number, no octet twice.
+    fn insert_out_of_order(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Result<(), Drop> {
+        let before = self.find_before(cx, Seq(cx.frames.meta(id).seq));
+        if let Some(before) = before {
+            let (b, m) = (*cx.frames.meta(before), *cx.frames.meta(id));
+            let end = Seq(b.seq) + u32::from(b.len);
+            let overlap = if end.is_after(Seq(m.seq)) { end.since(Seq(m.seq)) } else { 0 };
+            if overlap >= u32::from(m.len) {
+                return Err(Drop::Duplicate);
+            }
+            cx.frames.advance(id, overlap as u16);
+        }
+        let removed = self.cut_behind(cx, before, id);
+        let is_full = self.out_of_order.frames() >= cx.tunables.reassembly_frames;
+        // When frames are few, the last ones are for the segment that fills the hole.
+        if !removed && (is_full || cx.frames.free_count() < RESERVED_FRAMES) {
+            return Err(Drop::ReassemblyFull);
+        }
+        let m = *cx.frames.meta(id);
+        if m.len == 0 {
+            return Err(Drop::Duplicate);
+        }
+        let touches = |b: FrameId| Seq(cx.frames.meta(b).seq) + u32::from(cx.frames.meta(b).len) == Seq(m.seq);
+        match before {
+            Some(b) if m.len <= APPEND_MAX && touches(b) && cx.frames.tail_room(b) >= usize::from(m.len) => {
+                cx.frames.append(b, id);
+                self.out_of_order.grew(u32::from(m.len));
+                cx.frames.release(id);
+            }
+            _ => self.out_of_order.insert_after(cx.frames, before, id),
+        }
+        Ok(())
+    }
+
+    /// The last queued frame that starts at or before `seq`.
+    fn find_before(&self, cx: &Context<'_, '_>, seq: Seq) -> Option<FrameId> {
+        let starts_by = |id: &FrameId| !Seq(cx.frames.meta(*id).seq).is_after(seq);
+        // Nearly always it belongs at the end.
+        if let Some(tail) = self.out_of_order.back().filter(starts_by) {
+            return Some(tail);
+        }
+        let mut before = None;
+        let mut at = self.out_of_order.front().filter(starts_by);
+        while let Some(id) = at {
+            before = Some(id);
+            at = self.out_of_order.next(cx.frames, id).filter(starts_by);
+        }
+        before
+    }
+
+    /// Drops the frames behind `before` that `id` covers, and cuts `id` where the next one starts. Whether any went.
+    fn cut_behind(&mut self, cx: &mut Context<'_, '_>, before: Option<FrameId>, id: FrameId) -> bool {
+        let mut removed = false;
+        loop {
+            let next = match before {
+                Some(b) => self.out_of_order.next(cx.frames, b),
+                None => self.out_of_order.front(),
+            };
+            let Some(next) = next else { return removed };
+            let (m, n) = (*cx.frames.meta(id), *cx.frames.meta(next));
+            let end = Seq(m.seq) + u32::from(m.len);
+            if !end.is_after(Seq(n.seq)) {
+                return removed;
+            }
+            if (Seq(n.seq) + u32::from(n.len)).is_after(end) {
+                cx.frames.meta_mut(id).len = Seq(n.seq).since(Seq(m.seq)) as u16;
+                return removed;
+            }
+            self.out_of_order.remove_after(cx.frames, before);
+            cx.frames.release(next);
+            removed = true;
+        }
+    }
+
+    /// Remembers where the peer's FIN is. The first that lies in the window counts.
+    pub(super) fn note_fin(&mut self, at: Seq) {
+        if !self.fin_known && !at.is_before(self.nxt) && !at.is_after(self.edge) {
+            self.fin_known = true;
+            self.fin_at = at;
+        }
+    }
+
+    /// Whether everything before the peer's FIN is here; takes the FIN if so.
+    pub(super) fn reach_fin(&mut self) -> bool {
+        let reached = self.fin_known && !self.fin_reached && self.nxt == self.fin_at;
+        if reached {
+            self.fin_reached = true;
+            self.nxt += 1;
+            self.edge = self.edge.later(self.nxt);
+        }
+        reached
+    }
+
+    /// Nothing is out of order, no FIN is known of: the next octets can simply be queued.
+    #[inline]
+    pub(super) fn is_calm(&self) -> bool {
+        self.out_of_order.is_empty() && !self.fin_known
+    }
+
+    /// The application read `n` octets. The window doubles when it read a whole one and leaves little behind.
+    pub(super) fn note_read(&mut self, n: u32) {
+        self.copied = self.copied.saturating_add(n);
+        if self.copied >= self.space {
+            self.copied = 0;
+            if self.queue.bytes() <= self.space / 4 {
+                self.space = (2 * self.space).min(self.space_max.max(self.space));
+            }
+        }
+    }
+}
+
+impl Tcb {
+    /// Takes a segment's payload. The segment overlaps the window or lies before it (step one saw to that); the frame is
+    /// queued or released.
+    pub(super) fn take_text(&mut self, cx: &mut Context<'_, '_>, seg: &Segment, frame: FrameId) -> Events {
+        let rcv = &self.rcv;
+        let len = u32::from(seg.payload_len);
+        let old = if seg.seq.is_before(rcv.nxt) { rcv.nxt.since(seg.seq) } else { 0 };
+        if old >= len {
+            return self.refuse_text(cx, frame, Drop::Duplicate);
+        }
+        let start = seg.seq + old;
+        let kept = (len - old).min(rcv.edge.since(start));
+        if kept == 0 {
+            return self.refuse_text(cx, frame, Drop::RcvBufferFull);
+        }
+        let meta = cx.frames.meta_mut(frame);
+        meta.seq = start.0;
+        meta.off = seg.payload_off + old as u16;
+        meta.len = kept as u16;
+        if start == rcv.nxt {
+            return self.take_in_order(cx, seg, frame);
+        }
+        cx.counters.out_of_order += 1;
+        self.owed.add(Owed::ACK);
+        if let Err(reason) = self.rcv.insert_out_of_order(cx, frame) {
+            cx.frames.release(frame);
+            cx.counters.drops.count(reason);
+        }
+        Events::NONE
+    }
+
+    /// Nothing of it is of use: the peer has to hear where we are, at once.
+    fn refuse_text(&mut self, cx: &mut Context<'_, '_>, frame: FrameId, reason: Drop) -> Events {
+        cx.counters.drops.count(reason);
+        cx.frames.release(frame);
+        self.owed.add(Owed::ACK);
+        Events::NONE
+    }
+
+    /// Takes payload that starts at RCV.NXT and ends inside the window; the frame's record names it.
+    #[inline]
+    pub(super) fn take_in_order(&mut self, cx: &mut Context<'_, '_>, seg: &Segment, frame: FrameId) -> Events {
+        let fills_hole = !self.rcv.out_of_order.is_empty();
+        self.rcv.push(cx, frame);
+        if fills_hole {
+            self.rcv.drain_out_of_order(cx);
+            self.owed.add(Owed::ACK);
+        }
+        self.rcv.mss = self.rcv.mss.max(seg.payload_len.min(self.rcv.own_mss));
+        self.owe_ack_for_data(cx);
+        Events::READABLE
+    }
+
+    /// RFC 1122 §4.2.3.2: every second full segment at once, all else with the answer or after a delay.
+    #[inline]
+    fn owe_ack_for_data(&mut self, cx: &Context<'_, '_>) {
+        if self.rcv.nxt.since(self.rcv.acked) >= 2 * u32::from(self.rcv.mss) {
+            self.owed.add(Owed::ACK);
+        } else {
+            let is_quick = self.rcv.quick_acks > 0 && !self.rcv.is_interactive;
+            self.delay_ack(cx, if is_quick { QUICK_ACK_US } else { cx.tunables.delayed_ack_us });
+        }
+    }
+
+    /// Owes an acknowledgement by `delay_us` from now, or by when it is owed already.
+    pub(super) fn delay_ack(&mut self, cx: &Context<'_, '_>, delay_us: u64) {
+        if !self.owed.has(Owed::DELAYED_ACK) {
+            self.owed.add(Owed::DELAYED_ACK);
+            self.timers.ack_at = cx.now.after_us(delay_us);
+        }
+    }
+
+    /// A segment with an acknowledgement goes out; `has_data`: it would have gone anyway.
+    #[inline]
+    pub(super) fn note_ack_sent(&mut self, has_data: bool) {
+        if has_data {
+            self.rcv.is_interactive |= self.owed.has(Owed::DELAYED_ACK);
+        } else {
+            self.rcv.quick_acks = self.rcv.quick_acks.saturating_sub(1);
+        }
+        self.owed.remove(Owed::ACK);
+        self.owed.remove(Owed::DELAYED_ACK);
+        self.timers.ack_at = Instant::ZERO;
+        self.rcv.acked = self.rcv.nxt;
+    }
+
+    /// The delay is over and nobody answered: the application is not of the answering kind.
+    pub(super) fn expire_delayed_ack(&mut self) {
+        self.timers.ack_at = Instant::ZERO;
+        self.rcv.is_interactive = false;
+        if self.owed.has(Owed::DELAYED_ACK) {
+            self.owed.add(Owed::ACK);
+        }
+    }
+
+    /// The application took octets out of the receive queue.
+    pub(super) fn after_read(&mut self, n: u32) {
+        self.rcv.note_read(n);
+        if !self.rcv.fin_reached && self.state.is_synchronized() && self.rcv.is_update_due() {
+            self.owed.add(Owed::ACK);
+        }
+    }
+}
