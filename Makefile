@@ -1,7 +1,7 @@
 # sidestep: everything that a person or CI runs. `make check` and `make test` are what .ci/run calls.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build progs xdp xdp-check check unit core test e2e demo bench clean
+.PHONY: help deps build progs xdp xdp-check check core core-none unit test e2e demo bench clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -34,8 +34,14 @@ check: ## formatting, lints, the core without an OS, unit tests: no root needed
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(MAKE) --no-print-directory core unit
 
-core: ## the protocol core alone: no_std, no allocation
+core: ## the protocol core alone, no_std
 	$(CARGO) build -p sidestep-stack --no-default-features
+
+# No standard library for this target can be fetched, so the BPF toolchain of `make xdp` builds one: `core` alone, without `alloc`.
+core-none: export PATH := /usr/bin:/bin
+core-none: export CARGO_TARGET_DIR := $(CARGO_TARGET_DIR)/none
+core-none: ## the protocol core for a machine that has no operating system (after `make xdp` or `make xdp-check`)
+	RUSTC_BOOTSTRAP=1 /usr/bin/cargo build -Z build-std=core --target x86_64-unknown-none -p sidestep-stack --no-default-features
 
 unit: ## unit tests
 	$(CARGO) test --workspace --quiet

@@ -42,9 +42,9 @@ class Sidestep:
         self.is_up = True
         wait_until(lambda: self.status_or_none(), 10, "the daemon did not come up within 10 s")
 
-    def down(self):
+    def down(self, *options):
         self.is_up = False
-        self.host.check(self.command("down", self.host.device), timeout=10)
+        self.host.check(self.command("down", self.host.device, *options), timeout=10)
 
     def run_argv(self, argv, ports=(), strict=True, spin=None):
         words = ["run", "--dev", self.host.device]

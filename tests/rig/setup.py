@@ -47,7 +47,7 @@ class Rig:
                 child.stop()
             if hasattr(self, "sidestep") and self.sidestep.is_up:
                 with contextlib.suppress(Failed):
-                    self.sidestep.down()
+                    self.sidestep.down("--force")
             if hasattr(self, "wire"):
                 self.wire.remove()
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -106,12 +106,12 @@ class Rig:
         yield
         proof.expect_kernel(self.witness() - before, frames)
 
-    def logs(self, lines=8):
+    def logs(self, lines=8, width=160):
         """The end of every child's output, for a failure's report."""
         for child in self._children:
             tail = child.output().strip().splitlines()[-lines:]
             if tail:
-                yield child.log.stem, tail
+                yield child.log.stem, [line[:width] for line in tail]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import re
 import socket
 
+import foreign_xdp
 from case import case, expect, expect_equal
 from frames import ACK, PSH, RST, Forge, malformed, random_frames
 from rig import process, product, proof
@@ -11,7 +12,6 @@ from rig.servers import REDIS_PORT
 
 from .death import expect_frames_add_up
 from .fallback import NOBODY, ping, rig_binary
-from .loss import start_dropper
 
 ETH_P_ALL = 0x0003
 SEED = 20
@@ -108,7 +108,7 @@ def too_small_memlock(rig):
 
 @case("another XDP program is there: refused with its id, unless --replace", only_sidestep=True, daemon=False, timeout=30)
 def another_xdp_program(rig):
-    start_dropper(rig, rig.near, percent=0)
+    foreign_xdp.attach(rig.near)
     expect_one_line_error(*rig.near.run(rig.sidestep.command("up", rig.near.device)), mentions=r"XDP.*\bid\b.*\d|--replace")
     rig.sidestep.up("--replace")
     wait_until(rig.sidestep.status_or_none, 5, "no status after up --replace")

@@ -71,12 +71,22 @@ def run_starts_the_daemon(rig):
         ping_often(rig)
 
 
-@case("`down` under a running server: it goes on, on the kernel", timeout=30, only_sidestep=True)
-def down_under_a_server(rig):
-    server = rig.start_redis()
+@case("a server that is not root, of a user whom the operator allowed", timeout=30, only_sidestep=True, daemon=False)
+def unprivileged_server(rig):
+    rig.sidestep.up("--allow", "nobody")
+    start_redis(rig, [*NOBODY, *rig_binary(rig).run_argv(redis(rig), [REDIS_PORT])])
     with rig.carried_by_user_stack(frames=100):
         ping_often(rig)
-    rig.sidestep.down()
+
+
+@case("`down` under a running server: refused; with --force it goes on, on the kernel", timeout=30, only_sidestep=True)
+def down_under_a_server(rig):
+    server = rig.start_redis()
+    code, _, err = rig.near.run(rig.sidestep.command("down", rig.near.device))
+    expect(code != 0 and "--force" in err, f"`down` did not ask for --force: {err}")
+    with rig.carried_by_user_stack(frames=100):
+        ping_often(rig)
+    rig.sidestep.down("--force")
     with rig.carried_by_kernel(frames=100):
         ping_often(rig)
     expect(server.is_running(), "redis-server is gone")

@@ -1,0 +1,154 @@
+//! The processes attached to the device: watched by pidfd, and finished when they die, as the kernel would.
+
+use super::{Daemon, Token, log, stacks};
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use sidestep_stack::arena::{PENDING_FORK, ProcId};
+use sidestep_stack::runtime::now;
+use std::collections::HashSet;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A process.
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// Kept for the epoll set, which holds it as long as it is open.
+    _pidfd: OwnedFd,
+    /// The stacks it may be using, bit by bit.
+    pub(crate) stacks: u64,
+}
+
+/// Opens a pidfd; `None` when the process is gone.
+fn open_pidfd(pid: u32) -> Option<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and returns a descriptor that is ours alone, or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    // SAFETY: as above.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    parse_parent(&stat)
+}
+
+/// The fourth field of /proc/PID/stat; the second, in parentheses, may contain anything.
+fn parse_parent(stat: &str) -> Option<u32> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+impl Daemon {
+    /// Registers a process, or finds it: the same pid keeps its number over exec.
+    pub(super) fn register(&mut self, pid: u32) -> Option<ProcId> {
+        let table = self.arena.processes();
+        let id = table.find(pid).or_else(|| table.claim(pid))?;
+        if self.processes.get(&id).is_none_or(|p| p.pid != pid) {
+            self.watch_process(id, pid);
+        }
+        self.processes.contains_key(&id).then_some(id)
+    }
+
+    fn watch_process(&mut self, id: ProcId, pid: u32) {
+        let stacks = self.inherited_stacks(pid);
+        let Some(pidfd) = open_pidfd(pid) else {
+            self.finish_process(id, stacks);
+            return;
+        };
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, Token::Process(id).encode());
+        if let Err(e) = self.epoll.add(&pidfd, event) {
+            log(format_args!("cannot watch process {pid}: {e}"));
+        }
+        self.processes.insert(id, Process { pid, _pidfd: pidfd, stacks });
+    }
+
+    /// A forked child uses its parent's stacks. When the parent cannot be told any more (it died first), any stack may be
+    /// in use: one freed too late costs memory, one freed too early a connection.
+    fn inherited_stacks(&self, pid: u32) -> u64 {
+        let parent = parent_of(pid);
+        match self.processes.values().find(|p| Some(p.pid) == parent) {
+            Some(parent) => parent.stacks,
+            None => self.stacks.keys().filter(|i| !self.is_in_use(**i)).fold(0, |mask, i| mask | 1 << i),
+        }
+    }
+
+    /// Whether a living process may be using the stack.
+    pub(super) fn is_in_use(&self, stack: u32) -> bool {
+        self.processes.values().any(|p| p.stacks & 1 << stack != 0)
+    }
+
+    /// Finds processes that forked themselves into the table.
+    pub(super) fn scan_processes(&mut self) {
+        let there: Vec<(ProcId, u32)> = self.arena.processes().iter().collect();
+        for (id, pid) in there {
+            if pid != PENDING_FORK && self.processes.get(&id).is_none_or(|p| p.pid != pid) {
+                self.watch_process(id, pid);
+            }
+        }
+    }
+
+    /// A process died.
+    pub(super) fn process_died(&mut self, id: ProcId) {
+        // Its children first: they keep what it leaves.
+        self.scan_processes();
+        if let Some(process) = self.processes.remove(&id) {
+            self.finish_process(id, process.stacks);
+        }
+    }
+
+    /// Gives back what a dead process held, stack by stack; then its number.
+    fn finish_process(&mut self, id: ProcId, used: u64) {
+        for index in self.stacks.keys().copied().collect::<Vec<_>>() {
+            if used & 1 << index != 0 && !self.is_in_use(index) {
+                // Nobody accepts any more: new connections go elsewhere, live ones stay to be finished.
+                self.leave_all(index);
+                let slot = self.arena.stack(index);
+                slot.sleepers.store(0, Relaxed);
+                slot.owner_pid.store(0, Relaxed);
+            }
+        }
+        self.dying.insert(id);
+        self.release_dying();
+    }
+
+    /// Releases the sockets of the dead. What cannot be had now (a stopped process holds the lock) is tried again.
+    pub(super) fn release_dying(&mut self) {
+        let dying: HashSet<ProcId> = std::mem::take(&mut self.dying);
+        for id in dying {
+            let mut done = true;
+            for (index, live) in &self.stacks {
+                self.arena.stack(*index).release_process(id);
+                let Some(mut guard) = stacks::lock(&live.stack) else {
+                    done = false;
+                    continue;
+                };
+                let at = now();
+                guard.poll(at);
+                guard.release_process(at, id);
+                guard.flush(at);
+            }
+            if done {
+                self.arena.processes().free(id);
+            } else {
+                self.dying.insert(id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents() {
+        assert_eq!(parse_parent("12 (a b) c) S 7 12 12 0 -1"), Some(7));
+        assert_eq!(parse_parent("12 (x"), None);
+        assert_eq!(parent_of(std::process::id()), Some(nix::unistd::getppid().as_raw() as u32));
+    }
+
+    #[test]
+    fn pidfds_are_for_the_living() {
+        assert!(open_pidfd(std::process::id()).is_some());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(open_pidfd(child.id()).is_none());
+    }
+}

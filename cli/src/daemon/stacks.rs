@@ -1,0 +1,346 @@
+//! The stacks of the device: opened, watched, run when nobody else does, freed when nothing lives in them any more.
+//!
+//! A stack is run by the threads that use it. The daemon steps in when nobody did for a few milliseconds and nobody sleeps
+//! on it: the application computes, is stopped, or is dead. While all is asleep the daemon sleeps, too: it watches the
+//! sockets of unattended stacks, and whoever uses a stack rings it (`Header::daemon_asleep`).
+
+use super::{Daemon, Token, log};
+use crate::failure::{Context, Outcome, fail};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use sidestep_stack::addr::{Flow, Ip};
+use sidestep_stack::arena::{Arena, BELLS};
+use sidestep_stack::engine::Config;
+use sidestep_stack::runtime::{Guard, Stack, now};
+use sidestep_stack::time::Instant;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::time::Duration;
+
+/// Unpolled for so long, with no sleeper: the daemon runs it.
+const STALE_US: u64 = 4_000;
+/// So long after the last use the daemon ticks on; then it sleeps, and the next use costs a ring of its bell.
+pub(super) const LINGER_US: u64 = 20_000;
+/// Woken after a sleep of this length: the uses are so sparse (a server's housekeeping) that a ring each is the cheaper way.
+const SPARSE_US: u64 = 40_000;
+/// The tick.
+const TICK: Duration = Duration::from_millis(5);
+
+/// A stack, and the daemon's end of it.
+pub(crate) struct LiveStack {
+    // Dropped before the descriptors whose rings it maps.
+    pub(crate) stack: Stack,
+    pub(crate) xsks: Vec<OwnedFd>,
+    pub(crate) bells: Vec<OwnedFd>,
+    /// Its sockets are in the daemon's epoll set; and armed there.
+    is_watched: bool,
+    pub(super) is_armed: bool,
+    /// `last_poll_us` as our own last poll left it.
+    own_poll_us: u64,
+}
+
+/// How long the daemon may sleep as far as stacks are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Tick,
+    Until(Option<Instant>),
+}
+
+/// What a stack wants of the daemon.
+#[derive(Default)]
+struct Wishes {
+    neighbours: Vec<Ip>,
+    ports_low: bool,
+}
+
+impl Wishes {
+    fn take(guard: &mut Guard<'_>) -> Wishes {
+        let mut wishes = Wishes { ports_low: guard.ports_low(), ..Wishes::default() };
+        while let Some(ip) = guard.net_mut().take_wanted() {
+            wishes.neighbours.push(ip);
+        }
+        guard.clear_ports_low();
+        wishes
+    }
+}
+
+/// Takes the lock, but not at any price: a process that is stopped inside must not stop the daemon.
+pub(crate) fn lock(stack: &Stack) -> Option<Guard<'_>> {
+    for _ in 0..200 {
+        if let Some(guard) = stack.try_lock() {
+            return Some(guard);
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    log(format_args!("stack {} is locked by a process that does not let go", stack.index()));
+    None
+}
+
+impl LiveStack {
+    fn fds(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.xsks.iter().chain(&self.bells).map(AsRawFd::as_raw_fd)
+    }
+
+    fn watch(&mut self, epoll: &Epoll) {
+        if self.is_watched && self.is_armed {
+            return;
+        }
+        for fd in &self.xsks {
+            let token = Token::Xsk(self.stack.index());
+            let mut event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, token.encode());
+            let done = if self.is_watched { epoll.modify(fd, &mut event) } else { epoll.add(fd, event) };
+            if let Err(e) = done {
+                log(format_args!("cannot watch stack {}: {e}", self.stack.index()));
+            }
+        }
+        (self.is_watched, self.is_armed) = (true, true);
+    }
+
+    fn unwatch(&mut self, epoll: &Epoll) {
+        if std::mem::take(&mut self.is_watched) {
+            for fd in &self.xsks {
+                let _ = epoll.delete(fd);
+            }
+        }
+        self.is_armed = false;
+    }
+
+    /// The live flows of one of its ports.
+    pub(crate) fn flows(&self, port: u16) -> Vec<Flow> {
+        let mut flows = Vec::new();
+        if let Some(mut guard) = lock(&self.stack) {
+            // What waits in the rings may be a SYN that belongs to us already.
+            guard.poll(now());
+            guard.flows_of_port(port, |flow| flows.push(*flow));
+            guard.flush(now());
+        }
+        flows
+    }
+}
+
+fn secrets() -> Outcome<[u64; 4]> {
+    let mut bytes = [0u8; 32];
+    let mut source = std::fs::File::open("/dev/urandom").context("cannot open /dev/urandom")?;
+    source.read_exact(&mut bytes).context("cannot read /dev/urandom")?;
+    let word = |i: usize| u64::from_ne_bytes(std::array::from_fn(|n| bytes[8 * i + n]));
+    Ok([word(0), word(1), word(2), word(3)])
+}
+
+impl Daemon {
+    /// Makes a stack for the process `pid`.
+    pub(super) fn open_stack(&mut self, pid: u32) -> Outcome<u32> {
+        let [a, b, c, d] = secrets()?;
+        let config = Config {
+            mac: self.device.mac,
+            mtu: self.arena.header().mtu(),
+            ifindex: self.device.index,
+            device_is_virtual: self.device.is_virtual(),
+            isn_secret: [a, b],
+            hash_secret: [c, d],
+            ..Config::default()
+        };
+        let tunables = super::sysctl::tunables();
+        let Some(index) = self.arena.alloc_stack(&config, &tunables).context("cannot make a stack")? else {
+            fail!("{} has no stack left; the kernel serves this process", self.device.name)
+        };
+        match self.attach_stack(index) {
+            Ok(live) => {
+                self.arena.stack(index).owner_pid.store(pid, Relaxed);
+                self.stacks.insert(index, live);
+                self.give_block(index);
+                Ok(index)
+            }
+            Err(e) => {
+                self.steering.remove_stack(index);
+                self.arena.free_stack(index, true);
+                Err(e)
+            }
+        }
+    }
+
+    fn attach_stack(&mut self, index: u32) -> Outcome<LiveStack> {
+        let open = |queue| self.umem.open_stack_socket(queue);
+        let xsks: Vec<OwnedFd> = (0..self.device.queues).map(open).collect::<Result<_, _>>().context("AF_XDP")?;
+        let bell = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(OwnedFd::from);
+        let bells: Vec<OwnedFd> = (0..BELLS).map(|_| bell()).collect::<Result<_, _>>().context("cannot make a bell")?;
+        let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
+        let stack = Stack::attach(self.arena, index, &raw(&xsks), &raw(&bells), self.bell.as_raw_fd())
+            .context("cannot attach to a stack")?;
+        let mut guard = stack.lock();
+        self.mirror.fill(guard.net_mut(), true);
+        drop(guard);
+        self.steering.add_stack(index, &raw(&xsks))?;
+        Ok(LiveStack { stack, xsks, bells, is_watched: false, is_armed: false, own_poll_us: 0 })
+    }
+
+    /// The descriptors that go to a stack's process: its sockets, then its bells.
+    pub(super) fn stack_fds(&self, index: u32) -> Vec<RawFd> {
+        self.stacks.get(&index).map(|live| live.fds().collect()).unwrap_or_default()
+    }
+
+    /// Gives a stack another block of local ports; returns how many it got.
+    pub(super) fn give_block(&mut self, index: u32) -> u16 {
+        let Some(live) = self.stacks.get(&index) else { return 0 };
+        let block = self.steering.take_block(index).unwrap_or_else(|e| {
+            log(format_args!("{e}"));
+            None
+        });
+        let Some((first, count)) = block else { return 0 };
+        let given = lock(&live.stack).is_some_and(|mut guard| guard.add_port_block(first, count));
+        if given { count } else { 0 }
+    }
+
+    /// Frees a stack in which nothing lives and that nobody uses.
+    pub(super) fn free_stack(&mut self, index: u32) {
+        self.leave_all(index);
+        self.steering.remove_stack(index);
+        let Some(mut live) = self.stacks.remove(&index) else { return };
+        live.unwatch(&self.epoll);
+        if let Some(mut guard) = lock(&live.stack) {
+            guard.poll(now());
+            guard.flush(now());
+        }
+        drop(live);
+        self.arena.free_stack(index, false);
+        log(format_args!("stack {index} is free again"));
+    }
+
+    /// Runs what nobody runs; says how long the daemon may sleep.
+    pub(super) fn soft_interrupt(&mut self) -> Rest {
+        let at = now();
+        let mut tick = false;
+        let mut until: Option<Instant> = None;
+        let mut wishes = Vec::new();
+        let mut idle = Vec::new();
+        for (index, live) in &mut self.stacks {
+            let slot = self.arena.stack(*index);
+            let last = slot.last_poll_us.load(Acquire);
+            let age = at.micros().saturating_sub(last);
+            let is_used = last != live.own_poll_us;
+            tick |= is_used && age < self.linger_us;
+            if slot.sleepers.load(Acquire) > 0 {
+                live.unwatch(&self.epoll);
+                continue;
+            }
+            if is_used && age < STALE_US {
+                tick = true;
+                live.unwatch(&self.epoll);
+                continue;
+            }
+            let Some(mut guard) = live.stack.try_lock() else {
+                tick = true;
+                continue;
+            };
+            let handled = guard.poll(at);
+            guard.flush(at);
+            guard.counters_mut().daemon_runs += u64::from(handled != 0);
+            let deadline = guard.next_deadline(at);
+            until = [until, deadline].into_iter().flatten().min();
+            if guard.is_idle_forever() {
+                idle.push(*index);
+            }
+            wishes.push((*index, Wishes::take(&mut guard)));
+            drop(guard);
+            live.own_poll_us = slot.last_poll_us.load(Acquire);
+            live.watch(&self.epoll);
+        }
+        wishes.into_iter().for_each(|(index, w)| self.grant(index, &w));
+        for index in idle {
+            if !self.is_in_use(index) {
+                self.free_stack(index);
+            }
+        }
+        if tick { Rest::Tick } else { self.fall_asleep(until) }
+    }
+
+    /// Announces that the daemon sleeps, and looks once more: a use of a stack in between must not be missed.
+    fn fall_asleep(&mut self, until: Option<Instant>) -> Rest {
+        let polls = |arena: &Arena, i: &u32| arena.stack(*i).last_poll_us.load(SeqCst);
+        let before: Vec<u64> = self.stacks.keys().map(|i| polls(self.arena, i)).collect();
+        self.arena.header().daemon_asleep.store(1, SeqCst);
+        let unchanged = self.stacks.keys().zip(&before).all(|(i, seen)| polls(self.arena, i) == *seen);
+        let unattended =
+            |(i, live): (&u32, &LiveStack)| live.is_watched || self.arena.stack(*i).sleepers.load(SeqCst) > 0;
+        if unchanged && self.stacks.iter().all(unattended) {
+            return Rest::Until(until);
+        }
+        self.wake_up();
+        Rest::Tick
+    }
+
+    pub(super) fn wake_up(&self) {
+        self.arena.header().daemon_asleep.swap(0, AcqRel);
+    }
+
+    /// Sees to the wishes of stacks that are in use; called when the daemon's bell rang.
+    pub(super) fn attend(&mut self) {
+        let mut wishes = Vec::new();
+        for (index, live) in &self.stacks {
+            if let Some(mut guard) = live.stack.try_lock()
+                && guard.wants_daemon()
+            {
+                wishes.push((*index, Wishes::take(&mut guard)));
+            }
+        }
+        wishes.into_iter().for_each(|(index, w)| self.grant(index, &w));
+    }
+
+    fn grant(&mut self, index: u32, wishes: &Wishes) {
+        if wishes.ports_low {
+            self.give_block(index);
+        }
+        for ip in &wishes.neighbours {
+            self.resolve(index, ip);
+        }
+    }
+
+    /// A stack needs a neighbour: perhaps it is known by now; else the kernel finds out.
+    fn resolve(&mut self, index: u32, ip: &Ip) {
+        let known = self.mirror.neighbour(ip);
+        if let Some(live) = self.stacks.get(&index)
+            && let Some(mut guard) = lock(&live.stack)
+        {
+            match known {
+                Some(Some(mac)) => return guard.net_mut().set_neighbour(ip, Some(mac)),
+                // It failed before; that is no reason not to try again.
+                Some(None) => guard.net_mut().clear_neighbour(ip),
+                None => {}
+            }
+        }
+        if let Err(e) = self.mirror.resolve(ip) {
+            log(format_args!("cannot have {ip} resolved: {e}"));
+        }
+    }
+
+    /// Writes changed tables into every stack.
+    pub(super) fn push_changes(&mut self, changes: &super::mirror::Changes) {
+        for live in self.stacks.values() {
+            let Some(mut guard) = lock(&live.stack) else { continue };
+            let tables = guard.net_mut();
+            if changes.all {
+                self.mirror.fill(tables, changes.link);
+            }
+            for (ip, change) in &changes.neighbours {
+                super::mirror::apply(tables, ip, *change);
+            }
+            // A connection may wait for just this neighbour.
+            guard.poll(now());
+            guard.flush(now());
+        }
+    }
+}
+
+/// How long to tick after the next use, given how long this sleep was.
+pub(crate) fn linger_us(slept_us: u64) -> u64 {
+    if slept_us >= SPARSE_US { 0 } else { LINGER_US }
+}
+
+/// The rest as epoll wants it: rounded up, so that a deadline just ahead is no busy loop.
+pub(crate) fn timeout(rest: Rest, others: Option<Instant>) -> Option<Duration> {
+    let until = match rest {
+        Rest::Tick => return Some(TICK),
+        Rest::Until(until) => [until, others].into_iter().flatten().min()?,
+    };
+    Some(Duration::from_micros(until.since_us(now())).max(Duration::from_millis(1)))
+}

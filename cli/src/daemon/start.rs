@@ -1,0 +1,284 @@
+//! How a daemon comes up, step by step, and how everything is taken back.
+
+use super::access::Access;
+use super::device::{AttachedProgram, Device};
+use super::mirror::Mirror;
+use super::steering::Steering;
+use super::{Daemon, NAME, Token, attach, log, state, sysctl};
+use crate::args::Up;
+use crate::failure::{Context, Outcome, fail};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use sidestep_stack::arena::{Arena, ArenaConfig, Mode};
+use sidestep_stack::runtime::control::{Client, netns_inode};
+use sidestep_stack::xsk::UmemOwner;
+use std::collections::{BTreeMap, HashSet};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The largest packet that a frame holds behind the kernel's XDP headroom (256), with Ethernet and two tags.
+const MTU_MAX: u32 = 2048 - 256 - 14 - 8;
+
+/// Whether a daemon of this device answers.
+pub(crate) fn is_up(device: &str) -> bool {
+    match Client::connect(device) {
+        Ok(client) => {
+            client.close();
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// What can be refused before anything is done: cheap, and without a trace.
+pub(crate) fn check(options: &Up) -> Outcome<()> {
+    if !nix::unistd::geteuid().is_root() {
+        fail!("needs root (CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW); run it with sudo");
+    }
+    Access::parse(&options.allow)?;
+    let device = Device::find(&options.device)?;
+    if is_up(&options.device) {
+        fail!("{} is up already (sidestep status {} shows it)", options.device, options.device);
+    }
+    if !device.is_up {
+        fail!("{} is down: ip link set dev {} up", options.device, options.device);
+    }
+    if let Some(pids) = users_of_a_dead_daemon() {
+        fail!(
+            "the daemon of before died, and processes still use its stacks: {pids}; they go on being served; end them first"
+        );
+    }
+    attach::check_free(&device, options.replace)
+}
+
+/// Processes that have an arena mapped although no daemon of this namespace is up.
+fn users_of_a_dead_daemon() -> Option<String> {
+    if state::devices().iter().any(|d| is_up(d)) {
+        return None; // they may well be another device's
+    }
+    let ours = std::fs::read_link("/proc/self/ns/net").ok()?;
+    let uses = |pid: &String| {
+        std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns == ours)
+            && std::fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|m| m.contains("memfd:sidestep-arena"))
+    };
+    let names = std::fs::read_dir("/proc").ok()?.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let pids: Vec<String> = names.filter(|n| n.bytes().all(|b| b.is_ascii_digit())).filter(uses).take(12).collect();
+    (!pids.is_empty()).then(|| pids.join(" "))
+}
+
+/// Takes away what a killed daemon left: its program, its reservation of ports, its socket. True if there was anything.
+pub(crate) fn clean_up_after_the_dead(device: &str) -> Outcome<bool> {
+    let blocks = state::saved_blocks(device);
+    let had_files = state::devices().iter().any(|d| d == device);
+    let mut found = had_files || !blocks.is_empty();
+    if !blocks.is_empty() {
+        sysctl::unreserve_blocks(&blocks)?;
+    }
+    state::remove(device);
+    if let Some(there) = Device::find(device)?.xdp.filter(|p| attach::is_ours(*p)) {
+        attach::detach(there).context(format!("cannot remove the XDP program from {device}"))?;
+        found = true;
+    }
+    Ok(found)
+}
+
+/// Starts a daemon; what it did so far is undone when a later step fails.
+pub(crate) fn start(options: &Up) -> Outcome<Daemon> {
+    let _ = NAME.set(options.device.clone());
+    check(options)?;
+    clean_up_after_the_dead(&options.device)?;
+    // Packet memory is locked; a privileged process may lift its own limit. If it may not, the error will say so.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    let access = Access::parse(&options.allow)?;
+    let device = Device::find(&options.device)?;
+    let (arena, memfd) = make_arena(options, &device)?;
+
+    let mut loaded = attach::load()?;
+    let attachment = attach::attach(&mut loaded, &device, options.replace, options.generic)?;
+    let attached =
+        AttachedProgram { id: attachment.program_id, ifindex: device.index, is_generic: attachment.is_generic };
+    let mut undo = Undo { attached: Some(attached), blocks: Vec::new(), device: device.name.clone() };
+    let zero_copy = !options.copy && !attachment.is_generic;
+    let umem = UmemOwner::open(arena, device.index, device.queues, zero_copy).map_err(|e| fail_text(&device, &e))?;
+    describe(arena, &attachment, &umem, options, &device);
+
+    undo.blocks = sysctl::reserve_blocks()?;
+    let mut steering = Steering::new(loaded, device.queues, undo.blocks.clone())?;
+    let mirror = Mirror::start(device.index)?;
+    steering.set_addresses(mirror.addresses.iter().map(|a| a.ip))?;
+    let listener = listen_at(&device.name)?;
+    state::save(&device.name, &undo.blocks)?;
+    let bell = OwnedFd::from(
+        EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).context("cannot make an eventfd")?,
+    );
+    let signals = block_signals()?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("cannot make an epoll set")?;
+    let watch = |fd: &dyn AsRawFd, token: Token| {
+        // SAFETY: the descriptor is open and outlives the borrow, which ends with the call.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) };
+        epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.encode())).context("cannot watch a descriptor")
+    };
+    watch(&listener, Token::Listener)?;
+    watch(&bell, Token::Bell)?;
+    watch(&signals.as_fd(), Token::Signal)?;
+    watch(&mirror.fd(), Token::Netlink)?;
+    steering.configure()?;
+    arena.header().daemon_pid.store(std::process::id(), Relaxed);
+    undo.attached = None;
+    Ok(Daemon {
+        attached,
+        blocks: std::mem::take(&mut undo.blocks),
+        device,
+        arena,
+        memfd,
+        stacks: BTreeMap::new(),
+        umem,
+        steering,
+        mirror,
+        access,
+        epoll,
+        listener,
+        bell,
+        signals,
+        clients: BTreeMap::new(),
+        next_client: 0,
+        processes: BTreeMap::new(),
+        dying: HashSet::new(),
+        draining: HashSet::new(),
+        next_sweep: None,
+        linger_us: super::stacks::LINGER_US,
+        ending: false,
+        farewell: None,
+    })
+}
+
+fn fail_text(device: &Device, e: &dyn std::fmt::Display) -> crate::failure::Failure {
+    crate::failure::Failure::new(format!("{}: {e}", device.name))
+}
+
+/// What was done so far, taken back unless it is disarmed.
+struct Undo {
+    attached: Option<AttachedProgram>,
+    blocks: Vec<u8>,
+    device: String,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(attached) = self.attached {
+            let _ = attach::detach(attached);
+            let _ = sysctl::unreserve_blocks(&self.blocks);
+            state::remove(&self.device);
+        }
+    }
+}
+
+fn make_arena(options: &Up, device: &Device) -> Outcome<(&'static Arena, OwnedFd)> {
+    let mut name = [0u8; 16];
+    name[..device.name.len()].copy_from_slice(device.name.as_bytes());
+    let config = ArenaConfig {
+        device: name,
+        ifindex: device.index,
+        netns: netns_inode().context("cannot tell the network namespace")?,
+        queues: device.queues,
+        frames: options.frames,
+        mac: device.mac,
+        mtu: device.mtu.min(MTU_MAX) as u16,
+        device_is_virtual: device.is_virtual(),
+        tunables: sysctl::tunables(),
+    };
+    Arena::create(&config).context("cannot make the shared memory")
+}
+
+/// Writes into the arena how the device is run, and why not faster.
+fn describe(arena: &Arena, attachment: &attach::Attachment, umem: &UmemOwner, options: &Up, device: &Device) {
+    let header = arena.header();
+    header.set_mode(if attachment.is_generic { Mode::Generic } else { Mode::Native });
+    header.zero_copy.store(u32::from(umem.is_zero_copy()), Relaxed);
+    header.xdp_program_id.store(attachment.program_id, Relaxed);
+    let reason = match (attachment.is_generic, umem.is_zero_copy(), options.copy) {
+        (true, _, _) => attachment.reason.clone(),
+        (_, true, _) => String::new(),
+        (_, _, true) => "zero-copy was not asked for".into(),
+        _ => format!("the driver ({}) has no AF_XDP zero-copy", device.driver),
+    };
+    header.set_reason(&reason);
+}
+
+fn listen_at(device: &str) -> Outcome<OwnedFd> {
+    let path = state::socket_path(device)?;
+    let set_mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .context(format!("cannot set the mode of {}", path.display()))
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).context(format!("cannot make {}", dir.display()))?;
+        // Whatever the umask was: any process must be able to find the socket; the daemon decides who may use it.
+        set_mode(dir, 0o755)?;
+        dir.parent().map_or(Ok(()), |d| set_mode(d, 0o755))?;
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context("cannot make a socket")?;
+    let address = UnixAddr::new(&path).context("the socket's path")?;
+    bind(fd.as_raw_fd(), &address).context(format!("cannot bind {}", path.display()))?;
+    set_mode(&path, 0o666)?;
+    let backlog = Backlog::new(128).context("backlog")?;
+    listen(&fd, backlog).context(format!("cannot listen on {}", path.display()))?;
+    Ok(fd)
+}
+
+fn block_signals() -> Outcome<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.add(Signal::SIGINT);
+    mask.thread_block().context("cannot block signals")?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("cannot make a signalfd")
+}
+
+impl Daemon {
+    /// One line for the operator.
+    pub(crate) fn headline(&self) -> String {
+        let header = self.arena.header();
+        let mode = if self.attached.is_generic { "generic" } else { "native" };
+        let copy = if header.zero_copy.load(Relaxed) == 1 { "zero-copy" } else { "copy" };
+        let reason = header.reason();
+        let end = reason.iter().position(|b| *b == 0).unwrap_or(reason.len());
+        let reason = match String::from_utf8_lossy(&reason[..end]) {
+            text if text.is_empty() => String::new(),
+            text => format!(" ({text})"),
+        };
+        let plural = if self.device.queues == 1 { "" } else { "s" };
+        format!(
+            "{}: up, {mode} XDP, {} queue{plural}, {copy}{reason}; daemon pid {}",
+            self.device.name,
+            self.device.queues,
+            std::process::id()
+        )
+    }
+
+    /// Everything back as it was. Nothing that fails here can be helped; it is logged.
+    pub(super) fn tear_down(&mut self) {
+        self.steering.pass_everything();
+        let complain = |what: &str, e: &dyn std::fmt::Display| log(format_args!("{what}: {e}"));
+        match Device::find(&self.device.name) {
+            // Only what is ours: somebody may have replaced it in the meantime.
+            Ok(device) if device.xdp.map(|p| p.id) == Some(self.attached.id) => {
+                if let Err(e) = attach::detach(self.attached) {
+                    complain("cannot detach the XDP program", &e);
+                }
+            }
+            _ => {}
+        }
+        if let Err(e) = sysctl::unreserve_blocks(&self.blocks) {
+            complain("cannot give the local ports back", &e);
+        }
+        state::remove(&self.device.name);
+        self.arena.header().daemon_pid.store(0, Relaxed);
+        log(format_args!("down"));
+    }
+}

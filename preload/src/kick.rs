@@ -1,0 +1,63 @@
+//! When a send leaves: at once, unless an epoll_wait (or poll, or select) has just returned several events. Then the
+//! sends of that batch leave together, in one transmit kick, when this thread comes back to wait: the kick is the
+//! dearest thing there is.
+
+use sidestep_stack::runtime::Guard;
+use sidestep_stack::time::Instant;
+use std::cell::Cell;
+
+/// Calls that may be put off in one batch, and for how long; then they leave anyway.
+const CALLS_MAX: u32 = 32;
+const DELAY_US_MAX: u64 = 100;
+
+#[derive(Clone, Copy)]
+struct Batch {
+    open: bool,
+    calls: u32,
+    /// When the first send of the batch was put off.
+    since: Instant,
+}
+
+const CLOSED: Batch = Batch { open: false, calls: 0, since: Instant::ZERO };
+
+thread_local! {
+    static BATCH: Cell<Batch> = const { Cell::new(CLOSED) };
+}
+
+/// A wait returned `events` events to this thread.
+pub(crate) fn begin_batch(events: usize) {
+    BATCH.set(Batch { open: events > 1, ..CLOSED });
+}
+
+/// This thread waits again (or exits): nothing is put off any more.
+pub(crate) fn end_batch() {
+    BATCH.set(CLOSED);
+}
+
+/// After a call on a socket: sends what it left to be sent, or puts it off.
+pub(crate) fn after_call(guard: &mut Guard<'_>, now: Instant) {
+    if !guard.has_transmit() {
+        return;
+    }
+    let mut batch = BATCH.get();
+    if !batch.open {
+        return guard.flush(now);
+    }
+    if batch.calls == 0 {
+        batch.since = now;
+    }
+    batch.calls += 1;
+    if batch.calls >= CALLS_MAX || now.since_us(batch.since) >= DELAY_US_MAX {
+        batch.calls = 0;
+        guard.flush(now);
+    }
+    BATCH.set(batch);
+}
+
+/// Before a wait: all that anybody left on this stack is sent.
+pub(crate) fn before_wait(guard: &mut Guard<'_>, now: Instant) {
+    end_batch();
+    if guard.has_transmit() {
+        guard.flush(now);
+    }
+}

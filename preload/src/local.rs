@@ -1,0 +1,107 @@
+//! What this process knows of a user socket beside the engine: how many of its descriptors refer to it, and the
+//! options that only the shim gives effect to.
+
+use crate::sys;
+use sidestep_stack::socket::SocketId;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// Engine sockets have lower indices than this.
+const MAX_SOCKETS: usize = 1 << 16;
+
+/// One socket's record. All zeroes: not held by this process.
+#[derive(Debug)]
+pub(crate) struct Local {
+    /// Descriptors of this process.
+    refs: AtomicU32,
+    /// The socket's name: a slot of the engine serves many in turn.
+    id: AtomicU64,
+    /// Bits of [`Flag`].
+    flags: AtomicU32,
+    /// SO_RCVTIMEO and SO_SNDTIMEO, microseconds; 0 is "for ever".
+    pub(crate) receive_timeout_us: AtomicU64,
+    pub(crate) send_timeout_us: AtomicU64,
+}
+
+/// Facts of a socket that is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Flag {
+    /// An AF_INET6 socket: addresses are reported as such.
+    V6 = 1,
+    /// The descriptor is a kernel socket of its own, not a copy of the template.
+    Shadow = 2,
+    /// The last send said MSG_MORE: the socket is corked until the next one.
+    More = 4,
+}
+
+static BASE: AtomicPtr<Local> = AtomicPtr::new(core::ptr::null_mut());
+/// One past the highest index that was ever held.
+static USED: AtomicU32 = AtomicU32::new(0);
+
+/// Maps the records.
+pub(crate) fn map() -> sys::Result<()> {
+    if BASE.load(Ordering::Acquire).is_null() {
+        let at = sys::map_lazily(MAX_SOCKETS * size_of::<Local>())?;
+        BASE.store(at.cast(), Ordering::Release);
+    }
+    Ok(())
+}
+
+/// The record of the engine socket with this index.
+#[inline]
+pub(crate) fn of(index: u32) -> Option<&'static Local> {
+    let base = BASE.load(Ordering::Acquire);
+    if base.is_null() || index as usize >= MAX_SOCKETS {
+        return None;
+    }
+    // SAFETY: the mapping has MAX_SOCKETS zeroed records, is never unmapped, and zeroes are valid atomics.
+    Some(unsafe { &*base.add(index as usize) })
+}
+
+/// Indices that this process holds.
+pub(crate) fn held() -> impl Iterator<Item = u32> {
+    (0..USED.load(Ordering::Acquire)).filter(|i| of(*i).is_some_and(Local::is_held))
+}
+
+impl Local {
+    /// Begins a socket's time in this process: one descriptor.
+    pub(crate) fn begin(&self, id: SocketId, flags: u32) {
+        self.id.store(id.to_bits(), Ordering::Relaxed);
+        self.flags.store(flags, Ordering::Relaxed);
+        self.receive_timeout_us.store(0, Ordering::Relaxed);
+        self.send_timeout_us.store(0, Ordering::Relaxed);
+        self.refs.store(1, Ordering::Release);
+        USED.fetch_max(id.index + 1, Ordering::AcqRel);
+    }
+
+    /// The socket, while it is held.
+    pub(crate) fn id(&self) -> Option<SocketId> {
+        self.is_held().then(|| SocketId::from_bits(self.id.load(Ordering::Acquire)))
+    }
+
+    fn is_held(&self) -> bool {
+        self.refs.load(Ordering::Acquire) != 0
+    }
+
+    /// Another descriptor refers to it.
+    pub(crate) fn add_descriptor(&self) {
+        self.refs.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One descriptor less; true when it was the last.
+    pub(crate) fn remove_descriptor(&self) -> bool {
+        self.refs.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    pub(crate) fn has(&self, flag: Flag) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag as u32 != 0
+    }
+
+    pub(crate) fn put(&self, flag: Flag, on: bool) {
+        if on {
+            self.flags.fetch_or(flag as u32, Ordering::Relaxed);
+        } else {
+            self.flags.fetch_and(!(flag as u32), Ordering::Relaxed);
+        }
+    }
+}

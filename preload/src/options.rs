@@ -1,0 +1,316 @@
+//! Socket options. Before a socket connects or listens they are the shadow's alone; then what the engine minds is read
+//! back from the shadow. Afterwards a value is set in both, and read from whoever knows the truth.
+
+use crate::listeners::Live;
+use crate::local::Flag;
+use crate::sys::{self, Result, raw};
+use crate::user::{Stream, number};
+use libc::{EFAULT, EINVAL, ENOPROTOOPT, IPPROTO_TCP, SO_ERROR, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
+use libc::{c_int, c_void, socklen_t, timeval};
+use sidestep_stack::runtime::{Guard, now};
+use sidestep_stack::socket::{SocketId, SocketOption};
+use sidestep_stack::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Options that are one `int` and that the engine minds: (level, name, the engine's name for it).
+const INTS: [(c_int, c_int, SocketOption); 12] = [
+    (IPPROTO_TCP, libc::TCP_NODELAY, SocketOption::NoDelay),
+    (IPPROTO_TCP, libc::TCP_CORK, SocketOption::Cork),
+    (IPPROTO_TCP, libc::TCP_KEEPIDLE, SocketOption::KeepIdle),
+    (IPPROTO_TCP, libc::TCP_KEEPINTVL, SocketOption::KeepInterval),
+    (IPPROTO_TCP, libc::TCP_KEEPCNT, SocketOption::KeepCount),
+    (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, SocketOption::UserTimeout),
+    (IPPROTO_TCP, libc::TCP_LINGER2, SocketOption::FinTimeout),
+    (IPPROTO_TCP, libc::TCP_MAXSEG, SocketOption::MaxSegment),
+    (SOL_SOCKET, libc::SO_KEEPALIVE, SocketOption::KeepAlive),
+    (SOL_SOCKET, libc::SO_SNDBUF, SocketOption::SendBuffer),
+    (SOL_SOCKET, libc::SO_RCVBUF, SocketOption::ReceiveBuffer),
+    (SOL_SOCKET, libc::SO_RCVLOWAT, SocketOption::ReceiveLowat),
+];
+
+/// The options above, in the order of the table; how many.
+const COUNT: usize = INTS.len();
+
+/// What a shadow socket was told, and what a socket that nobody told anything says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settings {
+    values: [Option<c_int>; COUNT],
+    linger: Option<u16>,
+    pub(crate) receive_timeout_us: u64,
+    pub(crate) send_timeout_us: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Linger {
+    on: c_int,
+    seconds: c_int,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Time {
+    seconds: i64,
+    micros: i64,
+}
+
+/// Reads the settings of a shadow socket that differ from a new socket's: those the application chose.
+pub(crate) fn of_shadow(fd: c_int) -> Settings {
+    let mut settings = Settings::default();
+    let family = sys::option::<c_int>(fd, SOL_SOCKET, libc::SO_DOMAIN).unwrap_or(libc::AF_INET);
+    let Ok(fresh) = sys::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) else { return settings };
+    for ((level, name, option), slot) in INTS.iter().zip(settings.values.iter_mut()) {
+        let chosen = sys::option::<c_int>(fd, *level, *name);
+        if chosen.is_ok() && chosen != sys::option::<c_int>(fresh, *level, *name) {
+            // The kernel tells twice what was set; the engine doubles by itself.
+            let doubled = matches!(option, SocketOption::SendBuffer | SocketOption::ReceiveBuffer);
+            *slot = chosen.ok().map(|v| if doubled { v / 2 } else { v });
+        }
+    }
+    let _ = sys::close(fresh);
+    let linger = sys::option::<Linger>(fd, SOL_SOCKET, SO_LINGER).unwrap_or_default();
+    settings.linger = (linger.on != 0).then_some(linger.seconds.clamp(0, 65_535) as u16);
+    settings.receive_timeout_us = timeout_us(fd, SO_RCVTIMEO);
+    settings.send_timeout_us = timeout_us(fd, SO_SNDTIMEO);
+    settings
+}
+
+/// SO_RCVTIMEO or SO_SNDTIMEO of a kernel socket, in microseconds; 0 is "for ever".
+pub(crate) fn timeout_us(fd: c_int, name: c_int) -> u64 {
+    let t = sys::option::<Time>(fd, SOL_SOCKET, name).unwrap_or_default();
+    (t.seconds.max(0) as u64).saturating_mul(1_000_000).saturating_add(t.micros.max(0) as u64)
+}
+
+/// Gives a user socket what its shadow was told.
+pub(crate) fn apply(guard: &mut Guard<'_>, now: Instant, id: SocketId, settings: &Settings) {
+    for ((_, _, option), value) in INTS.iter().zip(settings.values) {
+        if let Some(value) = value {
+            let _ = guard.set_option(now, id, *option, value);
+        }
+    }
+    if settings.linger.is_some() {
+        let _ = guard.set_linger(id, settings.linger);
+    }
+}
+
+fn engine_option(level: c_int, name: c_int) -> Option<SocketOption> {
+    INTS.iter().find(|(l, n, _)| (*l, *n) == (level, name)).map(|(_, _, option)| *option)
+}
+
+/// The application's `int`.
+///
+/// # Safety
+/// `value` is null or readable for `len` bytes.
+unsafe fn int(value: *const c_void, len: socklen_t) -> Result<c_int> {
+    if (len as usize) < size_of::<c_int>() {
+        return Err(EINVAL);
+    }
+    if value.is_null() {
+        return Err(EFAULT);
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { value.cast::<c_int>().read_unaligned() })
+}
+
+/// setsockopt on a user connection.
+///
+/// # Safety
+/// `value` is the application's, readable for `len` bytes.
+pub(crate) unsafe fn write(
+    fd: c_int,
+    stream: &Stream,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> Result<isize> {
+    // A shadow is told too (its file is the connection's own); the template, which all share, never is.
+    let tell_shadow = || {
+        if stream.local.has(Flag::Shadow) {
+            // SAFETY: the application's pointer; the kernel checks it.
+            unsafe { raw!(setsockopt, fd, level, name, value, len) }.map(|_| ())
+        } else {
+            Ok(())
+        }
+    };
+    if let Some(option) = engine_option(level, name) {
+        // SAFETY: the caller's promise.
+        let value = unsafe { int(value, len) }?;
+        let _ = tell_shadow();
+        return sys::done(stream.with(|guard, now| guard.set_option(now, stream.id, option, value)));
+    }
+    match (level, name) {
+        (SOL_SOCKET, SO_LINGER) => {
+            // SAFETY: the caller's promise.
+            let linger = unsafe { plain::<Linger>(value, len) }?;
+            let seconds = (linger.on != 0).then_some(linger.seconds.clamp(0, 65_535) as u16);
+            sys::done(stream.ask(|guard| guard.set_linger(stream.id, seconds)))
+        }
+        (SOL_SOCKET, SO_RCVTIMEO) => {
+            // SAFETY: the caller's promise.
+            unsafe { set_timeout(&stream.local.receive_timeout_us, value, len) }
+        }
+        (SOL_SOCKET, SO_SNDTIMEO) => {
+            // SAFETY: the caller's promise.
+            unsafe { set_timeout(&stream.local.send_timeout_us, value, len) }
+        }
+        // They say when an acknowledgement or a report leaves, not what: nothing depends on them.
+        (IPPROTO_TCP, libc::TCP_QUICKACK) | (SOL_SOCKET, libc::SO_REUSEADDR | libc::SO_REUSEPORT) => {
+            // SAFETY: the caller's promise.
+            unsafe { int(value, len) }.map(|_| 0)
+        }
+        _ if stream.local.has(Flag::Shadow) => sys::done(tell_shadow()),
+        _ => Err(ENOPROTOOPT),
+    }
+}
+
+/// # Safety
+/// `value` is null or readable for `len` bytes; T is of integers.
+unsafe fn plain<T: Copy>(value: *const c_void, len: socklen_t) -> Result<T> {
+    if (len as usize) < size_of::<T>() {
+        return Err(EINVAL);
+    }
+    if value.is_null() {
+        return Err(EFAULT);
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { value.cast::<T>().read_unaligned() })
+}
+
+/// # Safety
+/// As for `plain`.
+unsafe fn set_timeout(slot: &AtomicU64, value: *const c_void, len: socklen_t) -> Result<isize> {
+    // SAFETY: the caller's promise.
+    let t = unsafe { plain::<Time>(value, len) }?;
+    if !(0..1_000_000).contains(&t.micros) {
+        return Err(libc::EDOM);
+    }
+    // A negative time means "do not wait at all" to Linux.
+    let us = if t.seconds < 0 { 1 } else { (t.seconds as u64).saturating_mul(1_000_000) + t.micros as u64 };
+    slot.store(us, Relaxed);
+    Ok(0)
+}
+
+/// setsockopt on a listener, which the kernel has done already: connections to come inherit it.
+///
+/// # Safety
+/// `value` is readable for `len` bytes.
+pub(crate) unsafe fn write_listener(live: &Live, level: c_int, name: c_int, value: *const c_void, len: socklen_t) {
+    let mut guard = live.stack.lock();
+    if let Some(option) = engine_option(level, name) {
+        // SAFETY: the caller's promise.
+        if let Ok(value) = unsafe { int(value, len) } {
+            let _ = guard.set_option(now(), live.id, option, value);
+        }
+    } else if (level, name) == (SOL_SOCKET, SO_LINGER) {
+        // SAFETY: the caller's promise.
+        if let Ok(linger) = unsafe { plain::<Linger>(value, len) } {
+            let seconds = (linger.on != 0).then_some(linger.seconds.clamp(0, 65_535) as u16);
+            let _ = guard.set_linger(live.id, seconds);
+        }
+    }
+}
+
+/// getsockopt on a user connection.
+///
+/// # Safety
+/// `value` and `len` are the application's.
+pub(crate) unsafe fn read(
+    fd: c_int,
+    stream: &Stream,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> Result<isize> {
+    if let Some(option) = engine_option(level, name) {
+        let answer = stream.ask(|guard| guard.option(stream.id, option))?;
+        // SAFETY: the caller's promise.
+        return unsafe { give(&answer, value, len) };
+    }
+    match (level, name) {
+        (SOL_SOCKET, SO_ERROR) => {
+            let error = stream.with(|guard, now| {
+                guard.poll(now);
+                guard.take_error(stream.id)
+            })?;
+            // SAFETY: the caller's promise.
+            unsafe { give(&number(error), value, len) }
+        }
+        (SOL_SOCKET, SO_LINGER) => {
+            let linger = stream.ask(|guard| guard.linger(stream.id))?;
+            let linger = Linger { on: linger.is_some().into(), seconds: linger.unwrap_or(0).into() };
+            // SAFETY: the caller's promise.
+            unsafe { give(&linger, value, len) }
+        }
+        // SAFETY: the caller's promise.
+        (SOL_SOCKET, SO_RCVTIMEO) => unsafe { give(&time(&stream.local.receive_timeout_us), value, len) },
+        // SAFETY: the caller's promise.
+        (SOL_SOCKET, SO_SNDTIMEO) => unsafe { give(&time(&stream.local.send_timeout_us), value, len) },
+        // SAFETY: the caller's promise.
+        (IPPROTO_TCP, libc::TCP_INFO) => unsafe { give(&tcp_info(stream)?, value, len) },
+        // SAFETY: the application's pointers; the kernel checks them.
+        _ => unsafe { raw!(getsockopt, fd, level, name, value, len) },
+    }
+}
+
+fn time(us: &AtomicU64) -> timeval {
+    let us = us.load(Relaxed);
+    timeval { tv_sec: (us / 1_000_000) as _, tv_usec: (us % 1_000_000) as _ }
+}
+
+/// Gives a value to the application as the kernel does: cut to its room, the length told.
+///
+/// # Safety
+/// `value` and `len` are the application's.
+unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> Result<isize> {
+    if len.is_null() || value.is_null() {
+        return Err(EFAULT);
+    }
+    // SAFETY: the caller's promise.
+    let room = unsafe { len.read_unaligned() };
+    if (room as c_int) < 0 {
+        return Err(EINVAL);
+    }
+    let n = (room as usize).min(size_of::<T>());
+    // SAFETY: the caller's promise; `answer` has `n` bytes.
+    unsafe {
+        core::ptr::copy_nonoverlapping(core::ptr::from_ref(answer).cast::<u8>(), value.cast(), n);
+        len.write_unaligned(n as socklen_t);
+    }
+    Ok(0)
+}
+
+/// Linux's struct tcp_info up to tcpi_min_rtt, as bytes at Linux's offsets.
+fn tcp_info(stream: &Stream) -> Result<[u8; 152]> {
+    let at = now();
+    let info = stream.ask(|guard| guard.info(at, stream.id))?;
+    let mut out = [0u8; 152];
+    let options = u8::from(info.timestamps) | u8::from(info.window_scaling) << 2;
+    let heads = [info.state as u8, 0, info.retransmits, info.probes, info.backoff, options];
+    out[..6].copy_from_slice(&heads);
+    out[6] = info.snd_wscale & 0xf | info.rcv_wscale << 4;
+    let mut put = |offset: usize, v: u32| out[offset..offset + 4].copy_from_slice(&v.to_ne_bytes());
+    let words = [
+        (8, info.rto_us),
+        (16, info.snd_mss),
+        (20, info.rcv_mss),
+        (24, info.unacked),
+        (32, info.lost),
+        (44, info.last_data_sent_ms),
+        (52, info.last_data_recv_ms),
+        (68, info.rtt_us),
+        (72, info.rttvar_us),
+        (76, info.snd_ssthresh),
+        (80, info.snd_cwnd),
+        (84, info.advmss),
+        (96, info.rcv_space),
+        (100, info.retrans_total),
+        (144, info.notsent),
+        (148, info.min_rtt_us),
+    ];
+    words.into_iter().for_each(|(offset, v)| put(offset, v));
+    out[120..128].copy_from_slice(&info.bytes_acked.to_ne_bytes());
+    out[128..136].copy_from_slice(&info.bytes_received.to_ne_bytes());
+    Ok(out)
+}
