@@ -192,6 +192,27 @@ fn reset_at_rcv_nxt_ends_it() {
 }
 
 #[test]
+fn reset_in_time_wait_is_no_error() {
+    let mut host = established();
+    host.shutdown(at_ms(1001));
+    host.drain(at_ms(1001));
+    host.arrive(at_ms(1002), &segment(5001, 1002, ACK | Flags::FIN), b"");
+    assert_eq!(host.state(), State::TimeWait);
+    host.arrive(at_ms(1003), &segment(5002, 0, Flags::RST), b"");
+    assert_eq!((host.state(), host.tcb.error()), (State::Closed, None));
+}
+
+#[test]
+fn a_forged_fin_does_not_hide_the_real_one() {
+    let mut host = established();
+    host.arrive(at_ms(1001), &segment(5004, 1001, ACK | Flags::FIN), b"");
+    host.arrive(at_ms(1001), &segment(5001, 1001, ACK), b"0123456789");
+    assert_eq!((host.state(), host.tcb.available()), (State::Established, 10));
+    host.arrive(at_ms(1001), &segment(5011, 1001, ACK | Flags::FIN), b"");
+    assert_eq!(host.state(), State::CloseWait);
+}
+
+#[test]
 fn reset_after_the_peers_fin_is_a_broken_pipe() {
     let mut host = established();
     host.arrive(at_ms(1001), &segment(5001, 1001, ACK | Flags::FIN), b"");
