@@ -9,7 +9,7 @@ use crate::failure::{Context, Outcome, fail};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sidestep_stack::addr::{Flow, Ip};
-use sidestep_stack::arena::{Arena, BELLS};
+use sidestep_stack::arena::{Arena, BELLS, MAX_STACKS};
 use sidestep_stack::engine::Config;
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::time::Instant;
@@ -38,6 +38,8 @@ pub(crate) struct LiveStack {
     pub(super) is_armed: bool,
     /// `last_poll_us` as our own last poll left it.
     own_poll_us: u64,
+    /// Counts up from stack to stack.
+    age: u64,
 }
 
 /// How long the daemon may sleep as far as stacks are concerned.
@@ -141,6 +143,9 @@ impl Daemon {
             ..Config::default()
         };
         let tunables = super::sysctl::tunables();
+        if self.stacks.len() >= MAX_STACKS || !self.steering.has_block() {
+            self.reclaim();
+        }
         let Some(index) = self.arena.alloc_stack(&config, &tunables).context("cannot make a stack")? else {
             fail!("{} has no stack left; the kernel serves this process", self.device.name)
         };
@@ -159,6 +164,19 @@ impl Daemon {
         }
     }
 
+    /// Stacks or blocks of ports have run out: of those that dead processes left with nothing but TIME-WAITs, the oldest
+    /// goes before its time. Its ports are the last to be used again, which is what the wait was for.
+    fn reclaim(&mut self) {
+        let only_waits = |live: &LiveStack| {
+            let alive = live.stack.try_lock().map(|guard| guard.population());
+            alive.is_some_and(|p| p.connections == 0 && p.sockets == 0)
+        };
+        let orphans = self.stacks.iter().filter(|(index, live)| !self.is_in_use(**index) && only_waits(live));
+        if let Some(index) = orphans.min_by_key(|(_, live)| live.age).map(|(index, _)| *index) {
+            self.free_stack(index);
+        }
+    }
+
     fn attach_stack(&mut self, index: u32) -> Outcome<LiveStack> {
         let open = |queue| self.umem.open_stack_socket(queue);
         let xsks: Vec<OwnedFd> = (0..self.device.queues).map(open).collect::<Result<_, _>>().context("AF_XDP")?;
@@ -171,7 +189,9 @@ impl Daemon {
         self.mirror.fill(guard.net_mut(), true);
         drop(guard);
         self.steering.add_stack(index, &raw(&xsks))?;
-        Ok(LiveStack { stack, xsks, bells, is_watched: false, is_armed: false, own_poll_us: 0 })
+        self.next_age += 1;
+        let age = self.next_age;
+        Ok(LiveStack { stack, xsks, bells, is_watched: false, is_armed: false, own_poll_us: 0, age })
     }
 
     /// The descriptors that go to a stack's process: its sockets, then its bells.
