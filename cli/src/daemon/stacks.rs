@@ -10,7 +10,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sidestep_stack::addr::{Flow, Ip};
 use sidestep_stack::arena::{Arena, BELLS, MAX_STACKS};
-use sidestep_stack::engine::Config;
+use sidestep_stack::engine::{Config, TxChecksum};
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::time::Instant;
 use std::io::Read;
@@ -138,6 +138,7 @@ impl Daemon {
             mtu: self.arena.header().mtu(),
             ifindex: self.device.index,
             device_is_virtual: self.device.is_virtual(),
+            tx_checksum: if self.umem.finishes_checksums() { TxChecksum::PseudoHeader } else { TxChecksum::Full },
             isn_secret: [a, b],
             hash_secret: [c, d],
             ..Config::default()
