@@ -2,7 +2,7 @@
 //! to arrive once and in order, everything has to end, and every frame has to be back. A failure names its seed.
 
 use super::harness::*;
-use crate::tcp::{Events, State};
+use crate::tcp::{Events, IcmpKind, State};
 use crate::time::{MS, SEC};
 use crate::tunables::Tunables;
 
@@ -47,6 +47,10 @@ fn work(pair: &mut Pair, apps: &mut [App; 2], i: usize, seed: u64) {
             .min(app.total - app.written);
         let data: Vec<u8> = (app.written..app.written + n).map(|at| byte(i, at)).collect();
         app.written += host.write(now, &data);
+    }
+    if seed.is_multiple_of(7) && pair.wire.loss > 0 && pair.random.chance(1) {
+        let mtu = 600 + pair.random.below(900) as u32;
+        host.with(now, |tcb, cx| tcb.handle_icmp(cx, IcmpKind::TooBig { mtu }, tcb.snd.una));
     }
     if app.written == app.total && !app.is_shut && host.state().is_synchronized() && pair.random.chance(30) {
         app.is_shut = true;
