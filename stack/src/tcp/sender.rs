@@ -121,6 +121,14 @@ impl Sender {
         self.wnd.saturating_sub(self.flight())
     }
 
+    /// The sequence number of a segment without data: SND.NXT, or the right edge of the peer's window when that moved left
+    /// of it; for beyond the edge the peer would not look at our acknowledgement (Linux: tcp_acceptable_seq). A FIN may
+    /// stand behind the edge, and rounding is forgiven.
+    pub(super) fn acceptable_seq(&self) -> Seq {
+        let beyond = self.flight().saturating_sub(self.wnd);
+        if beyond <= 1 << self.shift { self.nxt } else { self.una + self.wnd }
+    }
+
     pub(super) fn next_unsent(&self) -> Option<FrameId> {
         (self.next_unsent != NONE).then_some(self.next_unsent)
     }

@@ -152,17 +152,17 @@ impl Tcb {
 
     /// RFC 6298 §5.4 to §5.6.
     fn expire_retransmit(&mut self, cx: &mut Context<'_, '_>) -> Events {
-        let front = self.snd.queue.front().filter(|_| self.snd.flight() > 0);
-        if self.snd.ring_busy || front.is_some_and(|id| cx.frames.is_in_tx(id)) {
-            // It has not left the machine: that is no loss. Look again.
-            self.snd.ring_busy = front.is_some_and(|id| cx.frames.is_in_tx(id));
-            self.timers.arm_retransmit(cx.now, self.rto_us(cx));
-            return Events::NONE;
-        }
         let stalled = self.note_stalled(cx, self.rto_us(cx));
         let retries = if self.is_orphan() { ORPHAN_RETRIES } else { cx.tunables.retries2 };
         if stalled >= self.patience_us(cx, retries) {
             return self.give_up(cx);
+        }
+        let front_in_ring = self.snd.queue.front().is_some_and(|id| cx.frames.is_in_tx(id));
+        if self.snd.ring_busy || front_in_ring {
+            // It has not left the machine: that is no loss. Look again.
+            self.snd.ring_busy = front_in_ring;
+            self.timers.arm_retransmit(cx.now, self.rto_us(cx));
+            return Events::NONE;
         }
         cx.counters.rto_expiries += 1;
         self.recover_on_timeout(cx, self.timers.retransmits == 0);

@@ -100,6 +100,28 @@ fn window_follows_the_newest_segment_only() {
 }
 
 #[test]
+fn an_acknowledgement_that_was_overtaken_brings_its_window() {
+    let mut host = established();
+    host.write(at_ms(1001), &[1; 3000]);
+    host.drain(at_ms(1001));
+    // Newer by its number, older by what it acknowledges; then the other way round. The edge is 1001 + 10000 in both.
+    host.arrive(at_ms(1002), &Segment { window: 10_000, ..segment(5003, 1001, ACK) }, b"");
+    host.arrive(at_ms(1002), &Segment { window: 9000, ..segment(5001, 2001, ACK) }, b"");
+    let snd = &host.tcb.snd;
+    assert_eq!((snd.una, snd.una + snd.wnd), (Seq(2001), Seq(11_001)));
+}
+
+#[test]
+fn a_window_that_shrank_does_not_silence_our_acknowledgements() {
+    let mut host = established();
+    host.write(at_ms(1001), &[1; 3000]);
+    host.drain(at_ms(1001));
+    host.arrive(at_ms(1002), &Segment { window: 500, ..segment(5001, 1001, ACK) }, b"");
+    host.arrive(at_ms(1002), &segment(4000, 1001, ACK), b"");
+    assert_eq!(host.drain(at_ms(1002))[0].seq, Seq(1501));
+}
+
+#[test]
 fn seventh_text_in_every_state() {
     // After the peer's FIN its text is not taken, but acknowledged.
     let mut host = established();
