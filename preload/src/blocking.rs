@@ -222,6 +222,6 @@ fn sleep_once<T>(
 /// program that mixes both kinds sees EINTR.
 fn handlers_restart() -> bool {
     const GLIBC_CANCEL: c_int = 32;
-    let flags = (1..=64).filter(|signal| *signal != GLIBC_CANCEL).filter_map(sys::handler_flags);
-    flags.map(|f| f & libc::SA_RESTART as u64 != 0).fold(true, |all, one| all && one)
+    let mut flags = (1..=64).filter(|signal| *signal != GLIBC_CANCEL).filter_map(sys::handler_flags);
+    flags.all(|f| f & libc::SA_RESTART as u64 != 0)
 }

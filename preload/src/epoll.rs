@@ -263,10 +263,10 @@ impl Waiting<'_> {
     /// Waits. The set has user sockets, or may get some while it waits.
     pub(crate) fn run(mut self) -> Result<isize> {
         let deadline = self.timeout_us.map(|us| now().after_us(us));
-        if self.set.id().is_none() {
-            if let Some(result) = self.wait_in_kernel() {
-                return result;
-            }
+        if self.set.id().is_none()
+            && let Some(result) = self.wait_in_kernel()
+        {
+            return result;
         }
         let (Some(id), Some(stack)) = (self.set.id(), attach::stack()) else { return Ok(0) };
         let n = self.wait_in_both(id, stack, deadline)?;

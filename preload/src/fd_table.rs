@@ -190,7 +190,7 @@ mod tests {
                         inside.then(|| model.insert(fd, new));
                     }
                     _ => {
-                        let old = if random(&mut state) % 2 == 0 { before } else { Entry::new(Kind::Epoll, 9, 9) };
+                        let old = if random(&mut state) & 1 == 0 { before } else { Entry::new(Kind::Epoll, 9, 9) };
                         let done = table.replace_if(fd, old, new);
                         assert_eq!(done, inside && old == before, "seed {seed}");
                         done.then(|| model.insert(fd, new));

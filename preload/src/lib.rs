@@ -11,6 +11,8 @@
 //!
 //! Nothing here allocates once the process is attached, and nothing calls a libc function that we export.
 
+#![cfg_attr(test, allow(dead_code))] // the exported functions are not exported from a test binary
+
 mod attach;
 mod blocking;
 mod calls;

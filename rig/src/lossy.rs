@@ -83,10 +83,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     let device = &options.device;
     attach(&mut dropper, device, "drop_ingress", TcAttachType::Ingress)?;
     attach(&mut dropper, device, "drop_egress", TcAttachType::Egress)?;
-    eprintln!(
-        "dropping {} % on {device}",
-        f64::from(options.percent) / 10_000.0
-    );
+    eprintln!("dropping {} % on {device}", f64::from(options.percent) / 10_000.0);
     wait(&signals, options.seconds)?;
     detach(&mut dropper)?;
     report(&dropper)
@@ -98,9 +95,7 @@ fn configure(dropper: &mut Ebpf, options: &Options) -> Result<()> {
         seed: options.seed.unwrap_or_default(),
         seeded: options.seed.is_some().into(),
     };
-    let map = dropper
-        .map_mut("LOSS")
-        .ok_or("the dropper has no map LOSS")?;
+    let map = dropper.map_mut("LOSS").ok_or("the dropper has no map LOSS")?;
     let mut map: Array<&mut MapData, [u8; 24]> = map.try_into()?;
     map.set(0, loss.to_bytes(), 0)?;
     Ok(())
@@ -126,19 +121,14 @@ fn detach(dropper: &mut Ebpf) -> Result<()> {
 
 fn classifier<'a>(dropper: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     let program = dropper.program_mut(name);
-    Ok(program
-        .ok_or_else(|| format!("the dropper has no program {name}"))?
-        .try_into()?)
+    Ok(program.ok_or_else(|| format!("the dropper has no program {name}"))?.try_into()?)
 }
 
 fn report(dropper: &Ebpf) -> Result<Report> {
     let map = dropper.map("WIRES").ok_or("the dropper has no map WIRES")?;
     let wires: Array<&MapData, [u8; 16]> = map.try_into()?;
     let wire = |index| wires.get(&index, 0).map(Wire::from_bytes);
-    Ok(Report {
-        ingress: wire(0)?,
-        egress: wire(1)?,
-    })
+    Ok(Report { ingress: wire(0)?, egress: wire(1)? })
 }
 
 fn block_signals() -> Result<SignalFd> {
@@ -162,9 +152,8 @@ fn wait(signals: &SignalFd, limit: Option<Duration>) -> Result<()> {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
         }
         // Rounded up, or the last millisecond would be spent spinning; a wait longer than poll can express comes round again.
-        let timeout = left.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-        });
+        let timeout = left
+            .map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX));
         poll(&mut fds, timeout)?;
         let ready = |fd: &PollFd<'_>| fd.any() == Some(true);
         if ready(&fds[0]) {

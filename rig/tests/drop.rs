@@ -23,9 +23,7 @@ fn wired(body: impl FnOnce(UdpSocket) + Send + 'static) {
         let (tell, told) = std::sync::mpsc::channel();
         let peer = peer_namespace("sst1", "10.78.0.2/24", move || {
             let socket = UdpSocket::bind((THERE, 7)).expect("bind");
-            socket
-                .set_read_timeout(Some(Duration::from_secs(20)))
-                .expect("a time limit");
+            socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
             tell.send(()).expect("the test waits");
             let mut buffer = [0; 64];
             while let Ok((len @ 1.., from)) = socket.recv_from(&mut buffer) {
@@ -66,10 +64,7 @@ fn finish(mut child: Child) -> [u64; 4] {
     let stdout = child.stdout.as_mut().expect("piped");
     stdout.read_to_string(&mut line).expect("a report");
     assert!(child.wait().expect("it ends").success());
-    let numbers: Vec<u64> = line
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let expected = format!(
         "ingress seen {} dropped {} egress seen {} dropped {}\n",
         numbers[0], numbers[1], numbers[2], numbers[3]
@@ -85,9 +80,7 @@ const BRIEFLY: Duration = Duration::from_millis(5);
 
 /// Sends one at a time, and counts the echoes.
 fn exchange(socket: &UdpSocket, count: u64, patience: Duration) -> u64 {
-    socket
-        .set_read_timeout(Some(patience))
-        .expect("a time limit");
+    socket.set_read_timeout(Some(patience)).expect("a time limit");
     let mut buffer = [0; 64];
     (0..count)
         .filter(|number| {
@@ -107,11 +100,7 @@ fn exchange(socket: &UdpSocket, count: u64, patience: Duration) -> u64 {
 #[test]
 fn everything_and_nothing() {
     wired(|socket| {
-        assert_eq!(
-            exchange(&socket, 5, SURELY),
-            5,
-            "the wire itself loses nothing"
-        );
+        assert_eq!(exchange(&socket, 5, SURELY), 5, "the wire itself loses nothing");
         let all = start(&["--percent", "100"]);
         assert_eq!(exchange(&socket, 20, BRIEFLY), 0);
         let [_, _, seen, dropped] = finish(all);
@@ -134,10 +123,7 @@ fn a_share_in_both_directions_and_the_same_again_by_seed() {
             let [ingress_seen, ingress_dropped, egress_seen, egress_dropped] = counted;
             assert_eq!(egress_seen, 300);
             assert_eq!(ingress_seen, egress_seen - egress_dropped);
-            assert!(
-                echoed <= ingress_seen - ingress_dropped,
-                "{echoed} echoes, {counted:?}"
-            );
+            assert!(echoed <= ingress_seen - ingress_dropped, "{echoed} echoes, {counted:?}");
             assert!((60..120).contains(&egress_dropped), "{counted:?}");
             counted
         };
@@ -175,10 +161,7 @@ fn errors_are_one_clear_line() {
             .expect("the tool starts");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success());
-        assert!(
-            text.starts_with("sidestep-rig: ") && text.contains("nosuchdev0"),
-            "{text}"
-        );
+        assert!(text.starts_with("sidestep-rig: ") && text.contains("nosuchdev0"), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
     });
 }

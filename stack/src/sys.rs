@@ -114,6 +114,7 @@ pub(crate) fn with_address<T>(call: AddressCall, fd: RawFd, address: &T, len: us
 }
 
 /// Which call [`with_address`] makes.
+#[derive(Clone, Copy)]
 pub(crate) enum AddressCall {
     Bind,
     Connect,

@@ -40,7 +40,7 @@ pub struct Tunables {
     pub ttl: u32,
     /// Out-of-order frames a connection may hold.
     pub reassembly_frames: u32,
-    _pad: u32,
+    pub _pad: u32,
 }
 
 impl Default for Tunables {

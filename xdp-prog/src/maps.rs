@@ -134,11 +134,7 @@ impl PortEntry {
     /// An entry in `state`, served by `group`.
     #[must_use]
     pub const fn new(state: PortState, flags: u8, group: u16) -> Self {
-        Self {
-            state: state as u8,
-            flags,
-            group,
-        }
+        Self { state: state as u8, flags, group }
     }
 
     /// The state, read defensively: an unknown value is off.
@@ -174,21 +170,8 @@ impl FlowKey {
     /// A key with its padding cleared.
     #[must_use]
     #[inline(always)]
-    pub const fn new(
-        proto: Proto,
-        local: [u8; 16],
-        local_port: u16,
-        remote: [u8; 16],
-        remote_port: u16,
-    ) -> Self {
-        Self {
-            local,
-            remote,
-            local_port,
-            remote_port,
-            proto: proto.number(),
-            pad: [0; 3],
-        }
+    pub const fn new(proto: Proto, local: [u8; 16], local_port: u16, remote: [u8; 16], remote_port: u16) -> Self {
+        Self { local, remote, local_port, remote_port, proto: proto.number(), pad: [0; 3] }
     }
 
     /// Whether this is an IPv4 flow. Unambiguous, because the program never steers IPv6 packets that carry IPv4-mapped addresses.
@@ -203,10 +186,7 @@ impl FlowKey {
 #[must_use]
 #[inline(always)]
 pub const fn is_ipv4_mapped(address: &[u8; 16]) -> bool {
-    matches!(
-        address,
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, _, _, _, _]
-    )
+    matches!(address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, _, _, _, _])
 }
 
 /// The 16-byte form of an IPv4 address.
@@ -253,10 +233,7 @@ mod bytes {
         #[must_use]
         pub fn to_bytes(self) -> [u8; 16] {
             let mut out = [0; 16];
-            for (chunk, word) in
-                out.chunks_exact_mut(4)
-                    .zip([self.queues, self.flags, self.abi, self.reserved])
-            {
+            for (chunk, word) in out.chunks_exact_mut(4).zip([self.queues, self.flags, self.abi, self.reserved]) {
                 chunk.copy_from_slice(&word.to_ne_bytes());
             }
             out
@@ -265,15 +242,8 @@ mod bytes {
         /// The value those bytes are.
         #[must_use]
         pub fn from_bytes(bytes: [u8; 16]) -> Self {
-            let word = |at: usize| {
-                u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-            };
-            Self {
-                queues: word(0),
-                flags: word(4),
-                abi: word(8),
-                reserved: word(12),
-            }
+            let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+            Self { queues: word(0), flags: word(4), abi: word(8), reserved: word(12) }
         }
     }
 
@@ -288,11 +258,7 @@ mod bytes {
         /// The value those bytes are.
         #[must_use]
         pub fn from_bytes([state, flags, low, high]: [u8; 4]) -> Self {
-            Self {
-                state,
-                flags,
-                group: u16::from_ne_bytes([low, high]),
-            }
+            Self { state, flags, group: u16::from_ne_bytes([low, high]) }
         }
     }
 
@@ -312,10 +278,7 @@ mod bytes {
         /// The key those bytes are.
         #[must_use]
         pub fn from_bytes(bytes: &[u8; 40]) -> Self {
-            let mut key = Self {
-                proto: bytes[36],
-                ..Self::default()
-            };
+            let mut key = Self { proto: bytes[36], ..Self::default() };
             key.local.copy_from_slice(&bytes[..16]);
             key.remote.copy_from_slice(&bytes[16..32]);
             key.local_port = u16::from_ne_bytes([bytes[32], bytes[33]]);

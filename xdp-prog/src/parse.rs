@@ -146,13 +146,7 @@ fn ipv6<P: Packet>(packet: &P, at: usize) -> Result<IpHeader, Verdict> {
         return Err(Verdict::PassMalformed);
     }
     let (proto, payload) = skip_extensions(packet, header[6], at + 40)?;
-    Ok(IpHeader {
-        source,
-        destination,
-        proto,
-        payload,
-        end: at + 40 + payload_len,
-    })
+    Ok(IpHeader { source, destination, proto, payload, end: at + 40 + payload_len })
 }
 
 /// The upper-layer protocol, and where it starts.
@@ -184,9 +178,7 @@ fn skip_extensions<P: Packet>(packet: &P, first: u8, at: usize) -> Result<(u8, u
 fn tcp<P: Packet>(packet: &P, ip: &IpHeader) -> Result<Segment, Verdict> {
     const SYN: u8 = 0x02;
     const ACK: u8 = 0x10;
-    let header = packet
-        .bytes::<20>(ip.payload)
-        .ok_or(Verdict::PassMalformed)?;
+    let header = packet.bytes::<20>(ip.payload).ok_or(Verdict::PassMalformed)?;
     let header_len = usize::from(header[12] >> 4) * 4;
     if header_len < 20 || ip.payload + header_len > ip.end {
         return Err(Verdict::PassMalformed);
@@ -201,9 +193,7 @@ fn tcp<P: Packet>(packet: &P, ip: &IpHeader) -> Result<Segment, Verdict> {
 
 #[inline(always)]
 fn udp<P: Packet>(packet: &P, ip: &IpHeader) -> Result<Segment, Verdict> {
-    let header = packet
-        .bytes::<8>(ip.payload)
-        .ok_or(Verdict::PassMalformed)?;
+    let header = packet.bytes::<8>(ip.payload).ok_or(Verdict::PassMalformed)?;
     let len = usize::from(be16::<4, 8>(&header));
     if len < 8 || ip.payload + len > ip.end {
         return Err(Verdict::PassMalformed);
@@ -222,9 +212,7 @@ fn received(proto: Proto, ip: &IpHeader, ours: u16, theirs: u16, kind: Kind) -> 
 /// flow must hear of (RFC 1191, 8201, 1122 §4.2.3.9). The rest, and whatever cannot be read, is the kernel's.
 #[inline(always)]
 fn icmp<P: Packet>(packet: &P, outer: &IpHeader, ethertype: u16) -> Result<Segment, Verdict> {
-    let header = packet
-        .bytes::<8>(outer.payload)
-        .ok_or(Verdict::PassMalformed)?;
+    let header = packet.bytes::<8>(outer.payload).ok_or(Verdict::PassMalformed)?;
     let at = outer.payload + 8;
     let inner = match (ethertype, header[0]) {
         (ETHERTYPE_IPV4, 3) => ipv4(packet, at),
@@ -244,11 +232,7 @@ fn icmp<P: Packet>(packet: &P, outer: &IpHeader, ethertype: u16) -> Result<Segme
     let ports = packet.bytes::<4>(inner.payload).ok_or(Verdict::PassIcmp)?;
     let (ours, theirs) = (be16::<0, 4>(&ports), be16::<2, 4>(&ports));
     let key = FlowKey::new(proto, inner.source, ours, inner.destination, theirs);
-    Ok(Segment {
-        key,
-        proto,
-        kind: Kind::Quoted,
-    })
+    Ok(Segment { key, proto, kind: Kind::Quoted })
 }
 
 #[cfg(test)]

@@ -43,22 +43,10 @@ fn extension(next: u8, len: usize) -> Vec<u8> {
 #[test]
 fn tcp_and_udp_over_both_ip_versions() {
     let (tcp, udp) = (frames::tcp(999, 80, SYN), frames::udp(999, 80, b"hi"));
-    assert_eq!(
-        parsed(&v4(6, &tcp)),
-        segment(key4(Proto::Tcp), Proto::Tcp, Kind::Opens)
-    );
-    assert_eq!(
-        parsed(&v6(6, &tcp)),
-        segment(key6(Proto::Tcp), Proto::Tcp, Kind::Opens)
-    );
-    assert_eq!(
-        parsed(&v4(17, &udp)),
-        segment(key4(Proto::Udp), Proto::Udp, Kind::Belongs)
-    );
-    assert_eq!(
-        parsed(&v6(17, &udp)),
-        segment(key6(Proto::Udp), Proto::Udp, Kind::Belongs)
-    );
+    assert_eq!(parsed(&v4(6, &tcp)), segment(key4(Proto::Tcp), Proto::Tcp, Kind::Opens));
+    assert_eq!(parsed(&v6(6, &tcp)), segment(key6(Proto::Tcp), Proto::Tcp, Kind::Opens));
+    assert_eq!(parsed(&v4(17, &udp)), segment(key4(Proto::Udp), Proto::Udp, Kind::Belongs));
+    assert_eq!(parsed(&v6(17, &udp)), segment(key6(Proto::Udp), Proto::Udp, Kind::Belongs));
 }
 
 #[test]
@@ -76,11 +64,7 @@ fn only_a_syn_without_ack_opens() {
         (0, Kind::Belongs),
     ] {
         let frame = v4(6, &frames::tcp(999, 80, flags));
-        assert_eq!(
-            parsed(&frame),
-            segment(key4(Proto::Tcp), Proto::Tcp, kind),
-            "flags {flags:#x}"
-        );
+        assert_eq!(parsed(&frame), segment(key4(Proto::Tcp), Proto::Tcp, kind), "flags {flags:#x}");
     }
 }
 
@@ -97,34 +81,16 @@ fn ipv4_options_are_stepped_over() {
         let options = vec![1; words * 4];
         let packet = frames::ipv4(THEM, US, 6, &options, &frames::tcp(999, 80, SYN));
         let frame = frames::ethernet(0x0800, &packet);
-        assert_eq!(
-            parsed(&frame),
-            segment(key4(Proto::Tcp), Proto::Tcp, Kind::Opens)
-        );
+        assert_eq!(parsed(&frame), segment(key4(Proto::Tcp), Proto::Tcp, Kind::Opens));
     }
 }
 
 #[test]
 fn ipv6_extension_headers_are_stepped_over_up_to_four() {
     let tcp = frames::tcp(999, 80, SYN);
-    let good = [
-        extension(43, 8),
-        extension(60, 24),
-        extension(60, 2048),
-        extension(6, 8),
-        tcp.clone(),
-    ]
-    .concat();
-    assert_eq!(
-        parsed(&v6(0, &good)),
-        segment(key6(Proto::Tcp), Proto::Tcp, Kind::Opens)
-    );
-    let five = [
-        [60, 0, 0, 0, 0, 0, 0, 0].repeat(4),
-        extension(6, 8),
-        tcp.clone(),
-    ]
-    .concat();
+    let good = [extension(43, 8), extension(60, 24), extension(60, 2048), extension(6, 8), tcp.clone()].concat();
+    assert_eq!(parsed(&v6(0, &good)), segment(key6(Proto::Tcp), Proto::Tcp, Kind::Opens));
+    let five = [[60, 0, 0, 0, 0, 0, 0, 0].repeat(4), extension(6, 8), tcp.clone()].concat();
     assert_eq!(parsed(&v6(60, &five)), Err(Verdict::PassOptionsOdd));
     let mut routed = [extension(6, 8), tcp].concat();
     routed[3] = 1;
@@ -134,54 +100,33 @@ fn ipv6_extension_headers_are_stepped_over_up_to_four() {
 #[test]
 fn vlan_tags_are_read_only_when_asked_for() {
     let plain = v4(6, &frames::tcp(999, 80, SYN));
-    let (one, two) = (
-        frames::tagged(0x8100, &plain),
-        frames::tagged(0x88a8, &frames::tagged(0x8100, &plain)),
-    );
+    let (one, two) = (frames::tagged(0x8100, &plain), frames::tagged(0x88a8, &frames::tagged(0x8100, &plain)));
     for frame in [&one, &two] {
         assert_eq!(parsed(frame), parsed(&plain));
         assert_eq!(parse(&frame.as_slice(), false), Err(Verdict::PassTagged));
     }
-    assert_eq!(
-        parsed(&frames::tagged(0x8100, &two)),
-        Err(Verdict::PassNotIp)
-    );
+    assert_eq!(parsed(&frames::tagged(0x8100, &two)), Err(Verdict::PassNotIp));
 }
 
 #[test]
 fn fragments_pass() {
     let whole = v4(6, &frames::tcp(999, 80, ACK));
-    for (high, low, fragment) in [
-        (0x20, 0, true),
-        (0x00, 1, true),
-        (0x1f, 0xff, true),
-        (0x40, 0, false),
-        (0, 0, false),
-    ] {
+    for (high, low, fragment) in [(0x20, 0, true), (0x00, 1, true), (0x1f, 0xff, true), (0x40, 0, false), (0, 0, false)]
+    {
         let mut frame = whole.clone();
         (frame[20], frame[21]) = (high, low);
-        assert_eq!(
-            parsed(&frame) == Err(Verdict::PassFragment),
-            fragment,
-            "{high:#x} {low:#x}"
-        );
+        assert_eq!(parsed(&frame) == Err(Verdict::PassFragment), fragment, "{high:#x} {low:#x}");
     }
     let tail = [extension(6, 8), frames::tcp(999, 80, ACK)].concat();
     assert_eq!(parsed(&v6(44, &tail)), Err(Verdict::PassFragment));
-    assert_eq!(
-        parsed(&v6(60, &[extension(44, 8), tail.clone()].concat())),
-        Err(Verdict::PassFragment)
-    );
+    assert_eq!(parsed(&v6(60, &[extension(44, 8), tail.clone()].concat())), Err(Verdict::PassFragment));
     let late = [extension(60, 8).repeat(3), extension(44, 8), tail].concat();
     assert_eq!(parsed(&v6(60, &late)), Err(Verdict::PassFragment));
 }
 
 #[test]
 fn what_is_not_tcp_udp_or_ip_passes() {
-    assert_eq!(
-        parsed(&frames::ethernet(0x0806, &[0; 46])),
-        Err(Verdict::PassNotIp)
-    );
+    assert_eq!(parsed(&frames::ethernet(0x0806, &[0; 46])), Err(Verdict::PassNotIp));
     assert_eq!(parsed(&v4(47, &[0; 20])), Err(Verdict::PassProtocol));
     assert_eq!(parsed(&v6(59, &[0; 20])), Err(Verdict::PassProtocol));
     // The other version's ICMP.
@@ -203,10 +148,7 @@ fn contradictions_pass_as_malformed() {
     let tcp6 = v6(6, &frames::tcp(999, 80, ACK));
     let udp4 = v4(17, &frames::udp(999, 80, b"hi"));
     let mapped = frames::ipv6(ipv4_mapped(THEM), US6, 6, &frames::tcp(999, 80, ACK));
-    assert_eq!(
-        parsed(&frames::ethernet(0x86dd, &mapped)),
-        Err(Verdict::PassMalformed)
-    );
+    assert_eq!(parsed(&frames::ethernet(0x86dd, &mapped)), Err(Verdict::PassMalformed));
     for (what, frame, at, value) in [
         ("IPv4 version", &tcp4, 14, 0x65),
         ("IPv4 header length below 20", &tcp4, 14, 0x44),
@@ -234,17 +176,11 @@ fn icmp_errors_give_the_flow_they_quote() {
     let sent6 = frames::ipv6(US6, THEM6, 17, &frames::udp(80, 999, b""));
     for code in [0, 1, 3, 4] {
         let frame = v4(1, &frames::icmp(3, code, &sent4));
-        assert_eq!(
-            parsed(&frame),
-            segment(key4(Proto::Tcp), Proto::Tcp, Kind::Quoted)
-        );
+        assert_eq!(parsed(&frame), segment(key4(Proto::Tcp), Proto::Tcp, Kind::Quoted));
     }
     for kind in [1, 2] {
         let frame = v6(58, &frames::icmp(kind, 0, &sent6));
-        assert_eq!(
-            parsed(&frame),
-            segment(key6(Proto::Udp), Proto::Udp, Kind::Quoted)
-        );
+        assert_eq!(parsed(&frame), segment(key6(Proto::Udp), Proto::Udp, Kind::Quoted));
     }
 }
 
@@ -253,14 +189,8 @@ fn icmp_errors_give_the_flow_they_quote() {
 fn eight_quoted_bytes_are_enough_and_seven_are_not() {
     let sent = frames::ipv4(US, THEM, 6, &[], &frames::tcp(80, 999, ACK));
     let eight = v4(1, &frames::icmp(3, 4, &sent[..28]));
-    assert_eq!(
-        parsed(&eight),
-        segment(key4(Proto::Tcp), Proto::Tcp, Kind::Quoted)
-    );
-    assert_eq!(
-        parsed(&v4(1, &frames::icmp(3, 4, &sent[..27]))),
-        Err(Verdict::PassIcmp)
-    );
+    assert_eq!(parsed(&eight), segment(key4(Proto::Tcp), Proto::Tcp, Kind::Quoted));
+    assert_eq!(parsed(&v4(1, &frames::icmp(3, 4, &sent[..27]))), Err(Verdict::PassIcmp));
     // Padding behind the packet does not count as quoted.
     let mut padded = v4(1, &frames::icmp(3, 4, &sent[..27]));
     padded.extend([0; 20]);
@@ -285,58 +215,27 @@ fn all_other_icmp_is_the_kernels() {
     ] {
         assert_eq!(parsed(&v4(1, &message)), Err(Verdict::PassIcmp));
     }
-    assert_eq!(
-        parsed(&v6(58, &frames::icmp(135, 0, &[0; 20]))),
-        Err(Verdict::PassIcmp)
-    );
-    assert_eq!(
-        parsed(&v6(58, &frames::icmp(3, 0, &[0; 48]))),
-        Err(Verdict::PassIcmp)
-    );
+    assert_eq!(parsed(&v6(58, &frames::icmp(135, 0, &[0; 20]))), Err(Verdict::PassIcmp));
+    assert_eq!(parsed(&v6(58, &frames::icmp(3, 0, &[0; 48]))), Err(Verdict::PassIcmp));
 }
 
 /// Every prefix of every kind of frame passes, and none panics.
 #[test]
 fn truncation_at_any_length_passes() {
-    let sent = frames::ipv6(
-        US6,
-        THEM6,
-        60,
-        &[extension(6, 16), frames::tcp(80, 999, ACK)].concat(),
-    );
+    let sent = frames::ipv6(US6, THEM6, 60, &[extension(6, 16), frames::tcp(80, 999, ACK)].concat());
     let plain = v4(6, &frames::tcp(999, 80, SYN));
     let whole = [
         plain.clone(),
         frames::tagged(0x88a8, &frames::tagged(0x8100, &plain)),
-        frames::ethernet(
-            0x0800,
-            &frames::ipv4(THEM, US, 17, &[1; 40], &frames::udp(999, 80, b"hello")),
-        ),
-        v6(
-            0,
-            &[
-                extension(60, 16),
-                extension(17, 8),
-                frames::udp(999, 80, b"hello"),
-            ]
-            .concat(),
-        ),
+        frames::ethernet(0x0800, &frames::ipv4(THEM, US, 17, &[1; 40], &frames::udp(999, 80, b"hello"))),
+        v6(0, &[extension(60, 16), extension(17, 8), frames::udp(999, 80, b"hello")].concat()),
         v6(58, &frames::icmp(1, 4, &sent)),
     ];
     for frame in whole {
         assert!(parsed(&frame).is_ok());
         for len in 0..frame.len() {
-            let expected = if len < 14 {
-                Verdict::PassNotIp
-            } else {
-                Verdict::PassMalformed
-            };
-            assert_eq!(
-                parsed(&frame[..len]),
-                Err(expected),
-                "cut at {len} of {}",
-                frame.len()
-            );
+            let expected = if len < 14 { Verdict::PassNotIp } else { Verdict::PassMalformed };
+            assert_eq!(parsed(&frame[..len]), Err(expected), "cut at {len} of {}", frame.len());
         }
     }
 }
@@ -347,10 +246,7 @@ fn damaged_frames_never_panic_and_never_invent_a_flow() {
     let sent = frames::ipv4(US, THEM, 6, &[], &frames::tcp(80, 999, ACK));
     let seeds = [
         frames::tagged(0x8100, &v4(6, &frames::tcp(999, 80, SYN))),
-        v6(
-            0,
-            &[extension(43, 8), extension(6, 8), frames::tcp(999, 80, ACK)].concat(),
-        ),
+        v6(0, &[extension(43, 8), extension(6, 8), frames::tcp(999, 80, ACK)].concat()),
         v4(1, &frames::icmp(3, 4, &sent)),
     ];
     let mut dice = (0..).map(|n| crate::rig::seeded(1, 0, n) as usize);

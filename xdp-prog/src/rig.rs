@@ -17,10 +17,7 @@ impl Loss {
     #[must_use]
     pub fn to_bytes(self) -> [u8; 24] {
         let mut out = [0; 24];
-        for (chunk, word) in out
-            .chunks_exact_mut(8)
-            .zip([self.threshold, self.seed, self.seeded])
-        {
+        for (chunk, word) in out.chunks_exact_mut(8).zip([self.threshold, self.seed, self.seeded]) {
             chunk.copy_from_slice(&word.to_ne_bytes());
         }
         out
@@ -44,10 +41,7 @@ impl Wire {
         let (mut seen, mut dropped) = ([0; 8], [0; 8]);
         seen.copy_from_slice(&bytes[..8]);
         dropped.copy_from_slice(&bytes[8..]);
-        Self {
-            seen: u64::from_ne_bytes(seen),
-            dropped: u64::from_ne_bytes(dropped),
-        }
+        Self { seen: u64::from_ne_bytes(seen), dropped: u64::from_ne_bytes(dropped) }
     }
 }
 
@@ -91,13 +85,8 @@ mod tests {
     fn seeded_dice_are_fair_and_differ_by_direction() {
         let limit = threshold(20_000);
         for direction in 0..2 {
-            let dropped = (0..100_000)
-                .filter(|n| u64::from(seeded(42, direction, *n)) < limit)
-                .count();
-            assert!(
-                (1_800..2_200).contains(&dropped),
-                "{dropped} of 100000 at 2 %"
-            );
+            let dropped = (0..100_000).filter(|n| u64::from(seeded(42, direction, *n)) < limit).count();
+            assert!((1_800..2_200).contains(&dropped), "{dropped} of 100000 at 2 %");
         }
         assert_ne!(seeded(42, 0, 7), seeded(42, 1, 7));
         assert_eq!(seeded(42, 0, 7), seeded(42, 0, 7));

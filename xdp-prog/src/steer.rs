@@ -5,8 +5,8 @@
 //! connection split between the kernel and a stack is reset by whichever half sees the wrong packet first.
 
 use crate::maps::{
-    EPHEMERAL_KERNEL_FLOWS, FlowKey, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry,
-    PortState, Proto, Verdict, bucket_index, ephemeral_index, policy_index,
+    EPHEMERAL_KERNEL_FLOWS, FlowKey, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict,
+    bucket_index, ephemeral_index, policy_index,
 };
 use crate::packet::Packet;
 use crate::parse::{Kind, Segment, parse};
@@ -100,10 +100,7 @@ fn by_policy<T: Tables>(segment: &Segment, tables: &T) -> Decision {
     // SYNs are looked up too: one that the kernel's half-open or TIME-WAIT socket will answer must reach that socket, or the rest of the
     // handshake, which is looked up as well, would go elsewhere. While a port drains, the kernel accepts anew: the flag is implied.
     let may_be_kernels = entry.flags & PORT_KERNEL_FLOWS != 0 || state == PortState::Draining;
-    if may_be_kernels
-        && segment.proto == Proto::Tcp
-        && tables.kernel_socket(key) == KernelSocket::Connection
-    {
+    if may_be_kernels && segment.proto == Proto::Tcp && tables.kernel_socket(key) == KernelSocket::Connection {
         return Decision::Pass(Verdict::PassKernelFlow);
     }
     if let Some(stack) = tables.flow(key) {

@@ -98,10 +98,7 @@ fn to(verdict: Verdict) -> Decision {
 
 #[test]
 fn fresh_maps_pass_everything() {
-    assert_eq!(
-        decided(&tcp(SYN), &Fake::default()),
-        pass(Verdict::PassNotLocal)
-    );
+    assert_eq!(decided(&tcp(SYN), &Fake::default()), pass(Verdict::PassNotLocal));
     let mut known = Fake::default();
     known.local.insert(ipv4_mapped(US));
     assert_eq!(decided(&tcp(SYN), &known), pass(Verdict::PassPolicyOff));
@@ -123,29 +120,20 @@ fn what_the_parser_passes_is_passed_on() {
     let tables = tables(PortState::On, 0);
     let tagged = frames::tagged(0x8100, &tcp(SYN));
     assert_eq!(decided(&tagged, &tables), pass(Verdict::PassTagged));
-    assert_eq!(
-        steer(&tagged.as_slice(), &tables, true),
-        to(Verdict::RedirectBucket)
-    );
+    assert_eq!(steer(&tagged.as_slice(), &tables, true), to(Verdict::RedirectBucket));
 }
 
 #[test]
 fn an_empty_bucket_leaves_its_flows_to_the_kernel() {
     let mut tables = tables(PortState::On, 0);
-    tables
-        .buckets
-        .insert(bucket_index(GROUP, bucket_of(&key(Proto::Tcp))), NO_STACK);
+    tables.buckets.insert(bucket_index(GROUP, bucket_of(&key(Proto::Tcp))), NO_STACK);
     assert_eq!(decided(&tcp(SYN), &tables), pass(Verdict::PassNoStack));
     assert_eq!(decided(&quoting(), &tables), pass(Verdict::PassIcmp));
 }
 
 #[test]
 fn exact_flows_come_before_buckets_in_every_state() {
-    for (state, flags) in [
-        (PortState::On, 0),
-        (PortState::Draining, 0),
-        (PortState::Off, PORT_HAS_FLOWS),
-    ] {
+    for (state, flags) in [(PortState::On, 0), (PortState::Draining, 0), (PortState::Off, PORT_HAS_FLOWS)] {
         let mut tables = tables(state, flags);
         for proto in [Proto::Tcp, Proto::Udp] {
             tables.flows.insert(key(proto), 5);
@@ -153,17 +141,9 @@ fn exact_flows_come_before_buckets_in_every_state() {
         tables.buckets.clear();
         // A SYN too: whoever has the 4-tuple answers for it.
         for frame in [tcp(SYN), tcp(ACK), udp()] {
-            assert_eq!(
-                decided(&frame, &tables),
-                to(Verdict::RedirectFlow),
-                "{state:?}"
-            );
+            assert_eq!(decided(&frame, &tables), to(Verdict::RedirectFlow), "{state:?}");
         }
-        assert_eq!(
-            decided(&quoting(), &tables),
-            to(Verdict::RedirectIcmp),
-            "{state:?}"
-        );
+        assert_eq!(decided(&quoting(), &tables), to(Verdict::RedirectIcmp), "{state:?}");
     }
 }
 
@@ -188,10 +168,7 @@ fn a_draining_port_keeps_the_living_and_takes_nobody_new() {
     assert_eq!(decided(&tcp(SYN), &tables), pass(Verdict::PassDraining));
     assert_eq!(decided(&udp(), &tables), pass(Verdict::PassDraining));
     assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectBucket));
-    assert_eq!(
-        decided(&tcp(SYN | ACK), &tables),
-        to(Verdict::RedirectBucket)
-    );
+    assert_eq!(decided(&tcp(SYN | ACK), &tables), to(Verdict::RedirectBucket));
     assert_eq!(decided(&quoting(), &tables), to(Verdict::RedirectIcmp));
 }
 
@@ -204,45 +181,27 @@ fn what_the_kernel_owns_passes_while_ports_change_hands() {
         (PortState::Off, PORT_KERNEL_FLOWS | PORT_HAS_FLOWS),
     ] {
         let mut tables = tables(state, flags);
-        tables
-            .kernel
-            .insert(key(Proto::Tcp), KernelSocket::Connection);
+        tables.kernel.insert(key(Proto::Tcp), KernelSocket::Connection);
         tables.flows.insert(key(Proto::Tcp), 5);
         for frame in [tcp(SYN), tcp(ACK)] {
-            assert_eq!(
-                decided(&frame, &tables),
-                pass(Verdict::PassKernelFlow),
-                "{state:?}"
-            );
+            assert_eq!(decided(&frame, &tables), pass(Verdict::PassKernelFlow), "{state:?}");
         }
-        assert_eq!(
-            decided(&quoting(), &tables),
-            pass(Verdict::PassIcmp),
-            "{state:?}"
-        );
-        assert_ne!(
-            decided(&udp(), &tables),
-            pass(Verdict::PassKernelFlow),
-            "{state:?}"
-        );
+        assert_eq!(decided(&quoting(), &tables), pass(Verdict::PassIcmp), "{state:?}");
+        assert_ne!(decided(&udp(), &tables), pass(Verdict::PassKernelFlow), "{state:?}");
     }
 }
 
 #[test]
 fn the_kernel_is_not_asked_about_a_port_that_is_simply_on() {
     let mut tables = tables(PortState::On, 0);
-    tables
-        .kernel
-        .insert(key(Proto::Tcp), KernelSocket::Connection);
+    tables.kernel.insert(key(Proto::Tcp), KernelSocket::Connection);
     assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectBucket));
 }
 
 #[test]
 fn a_shadow_listener_owns_nothing() {
     let mut tables = tables(PortState::On, PORT_KERNEL_FLOWS);
-    tables
-        .kernel
-        .insert(key(Proto::Tcp), KernelSocket::Listener);
+    tables.kernel.insert(key(Proto::Tcp), KernelSocket::Listener);
     assert_eq!(decided(&tcp(SYN), &tables), to(Verdict::RedirectBucket));
     assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectBucket));
 }
@@ -260,9 +219,7 @@ fn an_ephemeral_block_belongs_to_its_stack_before_any_policy() {
 #[test]
 fn a_shared_ephemeral_block_leaves_the_kernel_whatever_socket_it_has() {
     let mut tables = tables(PortState::Off, 0);
-    tables
-        .ephemeral
-        .insert(ephemeral_index(80), (5 + 1) | EPHEMERAL_KERNEL_FLOWS);
+    tables.ephemeral.insert(ephemeral_index(80), (5 + 1) | EPHEMERAL_KERNEL_FLOWS);
     assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectEphemeral));
     assert_eq!(decided(&udp(), &tables), to(Verdict::RedirectEphemeral));
     for socket in [KernelSocket::Listener, KernelSocket::Connection] {
@@ -271,9 +228,7 @@ fn a_shared_ephemeral_block_leaves_the_kernel_whatever_socket_it_has() {
         assert_eq!(decided(&quoting(), &tables), pass(Verdict::PassIcmp));
     }
     // The flag alone names no stack.
-    tables
-        .ephemeral
-        .insert(ephemeral_index(80), EPHEMERAL_KERNEL_FLOWS);
+    tables.ephemeral.insert(ephemeral_index(80), EPHEMERAL_KERNEL_FLOWS);
     assert_eq!(decided(&tcp(ACK), &tables), pass(Verdict::PassPolicyOff));
 }
 
@@ -281,39 +236,17 @@ fn a_shared_ephemeral_block_leaves_the_kernel_whatever_socket_it_has() {
 #[test]
 fn buckets_are_what_they_always_were() {
     let v6 = FlowKey::new(Proto::Udp, [0x20; 16], 53, [0x30; 16], 5353);
-    assert_eq!(
-        [
-            bucket_of(&key(Proto::Tcp)),
-            bucket_of(&key(Proto::Udp)),
-            bucket_of(&v6)
-        ],
-        [152, 255, 243]
-    );
+    assert_eq!([bucket_of(&key(Proto::Tcp)), bucket_of(&key(Proto::Udp)), bucket_of(&v6)], [152, 255, 243]);
 }
 
 /// Clients differ in little: neighbouring ports, neighbouring addresses. All of it must spread.
 #[test]
 fn buckets_spread_neighbouring_flows_evenly() {
-    let ports = |n: u16| {
-        FlowKey::new(
-            Proto::Tcp,
-            ipv4_mapped(US),
-            80,
-            ipv4_mapped(THEM),
-            32_768 + n,
-        )
-    };
-    let even_ports =
-        |n: u16| FlowKey::new(Proto::Tcp, ipv4_mapped(US), 80, ipv4_mapped(THEM), 2 * n);
+    let ports = |n: u16| FlowKey::new(Proto::Tcp, ipv4_mapped(US), 80, ipv4_mapped(THEM), 32_768 + n);
+    let even_ports = |n: u16| FlowKey::new(Proto::Tcp, ipv4_mapped(US), 80, ipv4_mapped(THEM), 2 * n);
     let hosts = |n: u16| {
         let [high, low] = n.to_be_bytes();
-        FlowKey::new(
-            Proto::Tcp,
-            ipv4_mapped(US),
-            80,
-            ipv4_mapped([10, 9, high, low]),
-            40_000,
-        )
+        FlowKey::new(Proto::Tcp, ipv4_mapped(US), 80, ipv4_mapped([10, 9, high, low]), 40_000)
     };
     let hosts6 = |n: u16| {
         let mut remote = [0x20; 16];
@@ -326,9 +259,6 @@ fn buckets_spread_neighbouring_flows_evenly() {
         (0..25_600).for_each(|n| filled[bucket_of(&family(n)) as usize] += 1);
         let (least, most) = (filled.iter().min(), filled.iter().max());
         // 100 expected in each; random placement stays within about four standard deviations, 60 to 140.
-        assert!(
-            least >= Some(&50) && most <= Some(&150),
-            "family {number}: {least:?}..{most:?}"
-        );
+        assert!(least >= Some(&50) && most <= Some(&150), "family {number}: {least:?}..{most:?}");
     }
 }

@@ -18,8 +18,8 @@ use aya::programs::{Xdp, XdpMode};
 use frames::{ACK, SYN};
 use netns::{in_fresh_netns, ip, peer_namespace};
 use sidestep_xdp::maps::{
-    EPHEMERAL_KERNEL_FLOWS, FlowKey, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState,
-    Proto, Verdict, ipv4_mapped,
+    EPHEMERAL_KERNEL_FLOWS, FlowKey, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict,
+    ipv4_mapped,
 };
 use sidestep_xdp::steer::bucket_of;
 use support::{Steer, xsk};
@@ -32,20 +32,11 @@ const CLIENT: u16 = 40_000;
 const ON: PortEntry = PortEntry::new(PortState::On, 0, 3);
 
 fn tcp4(port: u16, flags: u8) -> Vec<u8> {
-    frames::ethernet(
-        0x0800,
-        &frames::ipv4(REMOTE, LOCAL, 6, &[], &frames::tcp(CLIENT, port, flags)),
-    )
+    frames::ethernet(0x0800, &frames::ipv4(REMOTE, LOCAL, 6, &[], &frames::tcp(CLIENT, port, flags)))
 }
 
 fn key4(port: u16) -> FlowKey {
-    FlowKey::new(
-        Proto::Tcp,
-        ipv4_mapped(LOCAL),
-        port,
-        ipv4_mapped(REMOTE),
-        CLIENT,
-    )
+    FlowKey::new(Proto::Tcp, ipv4_mapped(LOCAL), port, ipv4_mapped(REMOTE), CLIENT)
 }
 
 /// A program that knows its addresses and serves port 80 of both protocols through stack 5.
@@ -112,13 +103,7 @@ fn what_is_not_ours_passes() {
         steer.expect(&frames::ethernet(0x0806, &[0; 46]), Verdict::PassNotIp);
         steer.expect(&tcp4(81, SYN), Verdict::PassPolicyOff);
         steer.expect(&frames::tagged(0x8100, &tcp4(80, SYN)), Verdict::PassTagged);
-        let forwarded = frames::ipv4(
-            REMOTE,
-            [10, 77, 0, 9],
-            6,
-            &[],
-            &frames::tcp(CLIENT, 80, SYN),
-        );
+        let forwarded = frames::ipv4(REMOTE, [10, 77, 0, 9], 6, &[], &frames::tcp(CLIENT, 80, SYN));
         steer.expect(&frames::ethernet(0x0800, &forwarded), Verdict::PassNotLocal);
         let mut fragment = tcp4(80, SYN);
         fragment[20] = 0x20;
@@ -140,20 +125,13 @@ fn truncated_frames_pass_at_every_length() {
     in_fresh_netns(|| {
         let mut steer = serving();
         let inner = frames::ipv6(LOCAL6, REMOTE6, 6, &frames::tcp(80, CLIENT, ACK));
-        let error = frames::ethernet(
-            0x86dd,
-            &frames::ipv6(REMOTE6, LOCAL6, 58, &frames::icmp(2, 0, &inner)),
-        );
+        let error = frames::ethernet(0x86dd, &frames::ipv6(REMOTE6, LOCAL6, 58, &frames::icmp(2, 0, &inner)));
         for frame in [tcp4(80, SYN), error] {
             // The kernel's test run takes nothing shorter than an Ethernet header.
             for len in 14..frame.len() {
                 let before = steer.counters();
                 assert_eq!(steer.run(&frame[..len]), support::XDP_PASS, "cut at {len}");
-                assert_eq!(
-                    steer.counted_since(&before),
-                    [Verdict::PassMalformed],
-                    "cut at {len}"
-                );
+                assert_eq!(steer.counted_since(&before), [Verdict::PassMalformed], "cut at {len}");
             }
         }
     });
@@ -168,9 +146,7 @@ fn live_kernel_connections_stay_with_the_kernel() {
         ip("link set sst0 up");
         let mut steer = serving();
         let program: &mut Xdp = steer.program();
-        program
-            .attach("sst0", XdpMode::Driver)
-            .expect("native XDP on veth");
+        program.attach("sst0", XdpMode::Driver).expect("native XDP on veth");
 
         let listener = TcpListener::bind((Ipv4Addr::from(LOCAL), 80)).expect("listen");
         let peer = peer_namespace("sst1", "10.77.0.2/24", || {
@@ -187,17 +163,10 @@ fn live_kernel_connections_stay_with_the_kernel() {
             stream.write_all(b"ping").expect("send");
             stream.read_exact(&mut [0; 4]).expect("the echo comes back");
             let counted = steer.counted_since(&before);
-            assert!(
-                counted.contains(&expected),
-                "{counted:?} wants {expected:?}"
-            );
+            assert!(counted.contains(&expected), "{counted:?} wants {expected:?}");
         };
         round_trip(&steer, Verdict::PassPolicyOff);
-        steer.policy(
-            Proto::Tcp,
-            80,
-            PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3),
-        );
+        steer.policy(Proto::Tcp, 80, PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3));
         round_trip(&steer, Verdict::PassKernelFlow);
         steer.policy(Proto::Tcp, 80, PortEntry::new(PortState::Draining, 0, 3));
         round_trip(&steer, Verdict::PassKernelFlow);
@@ -214,17 +183,12 @@ fn live_kernel_connections_stay_with_the_kernel() {
 fn kernel_sockets_of_both_families_are_found() {
     in_fresh_netns(|| {
         ip("link set lo up");
-        for (here, there) in [
-            (IpAddr::from(LOCAL), IpAddr::from(REMOTE)),
-            (IpAddr::from(LOCAL6), IpAddr::from(REMOTE6)),
-        ] {
+        for (here, there) in
+            [(IpAddr::from(LOCAL), IpAddr::from(REMOTE)), (IpAddr::from(LOCAL6), IpAddr::from(REMOTE6))]
+        {
             for address in [here, there] {
                 // No duplicate address detection, which IPv6 would wait for.
-                let rest = if address.is_ipv4() {
-                    "32 dev lo"
-                } else {
-                    "128 dev lo nodad"
-                };
+                let rest = if address.is_ipv4() { "32 dev lo" } else { "128 dev lo nodad" };
                 ip(&format!("addr add {address}/{rest}"));
             }
             let mut steer = serving();
@@ -267,11 +231,7 @@ fn kernel_sockets_of_both_families_are_found() {
 /// A connection from a port of our choosing, which the standard library cannot ask for.
 fn connect_from(from: SocketAddr, to: SocketAddr) -> OwnedFd {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-    let family = if from.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
+    let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket(family, SocketType::STREAM, None).expect("a socket");
     bind(&socket, &from).expect("bind");
     connect(&socket, &to).expect("connect");
@@ -288,21 +248,13 @@ fn a_listener_does_not_make_a_flow_the_kernels() {
         let mut steer = serving();
         let socket = xsk();
         steer.xsk(5, &socket);
-        steer.policy(
-            Proto::Tcp,
-            80,
-            PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3),
-        );
+        steer.policy(Proto::Tcp, 80, PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3));
         steer.expect(&tcp4(80, SYN), Verdict::RedirectBucket);
         steer.expect(&tcp4(80, ACK), Verdict::RedirectBucket);
         steer.policy(Proto::Tcp, 80, PortEntry::new(PortState::Draining, 0, 3));
         steer.expect(&tcp4(80, SYN), Verdict::PassDraining);
         steer.expect(&tcp4(80, ACK), Verdict::RedirectBucket);
-        steer.policy(
-            Proto::Tcp,
-            80,
-            PortEntry::new(PortState::Off, PORT_HAS_FLOWS, 3),
-        );
+        steer.policy(Proto::Tcp, 80, PortEntry::new(PortState::Off, PORT_HAS_FLOWS, 3));
         steer.expect(&tcp4(80, ACK), Verdict::PassPolicyOff);
         steer.flow(&key4(80), 5);
         steer.expect(&tcp4(80, ACK), Verdict::RedirectFlow);
@@ -331,11 +283,7 @@ fn cost() {
         report("IPv4, ephemeral", &mut steer, &tcp4(33_000, ACK));
         let shared = PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3);
         steer.policy(Proto::Tcp, 80, shared);
-        report(
-            "IPv4, bucket after a kernel look-up",
-            &mut steer,
-            &tcp4(80, ACK),
-        );
+        report("IPv4, bucket after a kernel look-up", &mut steer, &tcp4(80, ACK));
         steer.policy(Proto::Tcp, 80, ON);
         steer.flow(&key4(80), 5);
         report("IPv4, exact flow", &mut steer, &tcp4(80, ACK));

@@ -114,7 +114,7 @@ pub(crate) unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> Resul
     // SAFETY: the application's header.
     let header = unsafe { &mut *msg };
     // SAFETY: the application's array.
-    let iov = unsafe { iovecs(header.msg_iov, header.msg_iovlen as usize) }?;
+    let iov = unsafe { iovecs(header.msg_iov, header.msg_iovlen) }?;
     // SAFETY: the application's buffers.
     let n = unsafe { receive(&stream, iov, flags) }?;
     (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, 0);
@@ -297,11 +297,11 @@ pub(crate) unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> Res
     }
     // SAFETY: the application's header.
     let header = unsafe { &*msg };
-    if header.msg_controllen as usize >= size_of::<libc::cmsghdr>() && !header.msg_control.is_null() {
+    if header.msg_controllen >= size_of::<libc::cmsghdr>() && !header.msg_control.is_null() {
         return Err(EINVAL); // no control message means anything to our streams
     }
     // SAFETY: the application's array and buffers.
-    unsafe { transmit(&stream, iovecs(header.msg_iov, header.msg_iovlen as usize)?, flags) }
+    unsafe { transmit(&stream, iovecs(header.msg_iov, header.msg_iovlen)?, flags) }
 }
 
 /// send in all its forms.

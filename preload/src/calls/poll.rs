@@ -115,7 +115,7 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new<'a>(&'a mut self, small: &'a mut [pollfd; SMALL + OWN]) -> Result<&'a mut [pollfd]> {
+    fn array<'a>(&'a mut self, small: &'a mut [pollfd; SMALL + OWN]) -> Result<&'a mut [pollfd]> {
         if self.len <= small.len() {
             return Ok(small.get_mut(..self.len).unwrap_or_default());
         }
@@ -128,7 +128,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if !self.mapped.is_null() {
-            // SAFETY: the slice that `new` gave out borrowed us: it is gone.
+            // SAFETY: the slice that `array` gave out borrowed us: it is gone.
             unsafe { sys::unmap(self.mapped.cast(), self.len * size_of::<pollfd>()) };
         }
     }
@@ -148,7 +148,7 @@ impl Poller<'_> {
     fn run(stack: &Stack, fds: &mut [pollfd], timeout_us: Option<u64>, mask: *const c_void) -> Result<isize> {
         let mut small = [EMPTY; SMALL + OWN];
         let mut scratch = Scratch { mapped: core::ptr::null_mut(), len: fds.len() + OWN };
-        let kernel = scratch.new(&mut small)?;
+        let kernel = scratch.array(&mut small)?;
         for (slot, asked) in kernel.iter_mut().zip(fds.iter()) {
             let is_stream = TABLE.lookup(asked.fd).kind() == Kind::Stream;
             *slot = if is_stream { EMPTY } else { pollfd { revents: 0, ..*asked } };
@@ -352,7 +352,7 @@ fn select_us(
     let stack = attach::stack()?;
     let mut small = [EMPTY; SMALL + OWN];
     let mut scratch = Scratch { mapped: core::ptr::null_mut(), len: fds().count() };
-    let array = match scratch.new(&mut small) {
+    let array = match scratch.array(&mut small) {
         Ok(array) => array,
         Err(e) => return Some(Err(e)),
     };

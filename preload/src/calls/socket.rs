@@ -34,6 +34,9 @@ pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Resu
 }
 
 pub(crate) unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> Result<isize> {
+    if TABLE.lookup(fd).kind() == Kind::Stream {
+        return Err(EINVAL); // and the template, which accepted connections share, must not be bound
+    }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(bind, fd, addr, len) }?;
     if TABLE.lookup(fd).kind() == Kind::Fresh {
@@ -45,6 +48,9 @@ pub(crate) unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> R
 }
 
 pub(crate) unsafe fn listen(fd: c_int, backlog: c_int) -> Result<isize> {
+    if TABLE.lookup(fd).kind() == Kind::Stream {
+        return Err(EINVAL);
+    }
     // SAFETY: numbers only.
     let done = unsafe { raw!(listen, fd, backlog) }?;
     match TABLE.lookup(fd) {
@@ -211,9 +217,10 @@ pub(crate) unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -
     if let Some(stream) = Stream::of(entry) {
         return connect_again(&stream);
     }
-    // SAFETY: the application's pointer; the same trust as the kernel's fault handling cannot be had here.
+    // SAFETY: the application's address.
+    let remote = unsafe { endpoint_from(addr, len) };
     if entry.kind() == Kind::Fresh
-        && let Some(remote) = unsafe { endpoint_from(addr, len) }
+        && let Some(remote) = remote
         && let Some((stack, local)) = route(fd, entry, remote)
         && let Some(result) = connect_user(fd, entry, stack, local, remote)
     {
@@ -270,6 +277,7 @@ fn connect_user(
     let id = {
         let now = now();
         let mut guard = stack.lock();
+        guard.poll(now); // a stack that is new has no frames yet
         let family = if is_v6 { Family::V6 } else { Family::V4 };
         let id = guard.open_stream(family, false, attach::process()).ok()?;
         let _ = guard.set_nonblocking(id, nonblocking);
@@ -335,10 +343,10 @@ pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> Result<isize> {
 /// shutdown() of a listener: as in Linux it stops listening and can listen again.
 fn stop_listening(fd: c_int, entry: Entry) {
     let family = listeners::of(entry).map_or(AF_INET, listeners::Listener::family);
-    if TABLE.replace_if(fd, entry, Entry::new(Kind::Fresh, 0, family as u32)) {
-        if let Some(listener) = listeners::of(entry) {
-            listener.remove_descriptor();
-        }
+    if TABLE.replace_if(fd, entry, Entry::new(Kind::Fresh, 0, family as u32))
+        && let Some(listener) = listeners::of(entry)
+    {
+        listener.remove_descriptor();
     }
 }
 

@@ -135,9 +135,13 @@ impl<'m> Engine<'m> {
         core::mem::take(&mut self.state.wakeups)
     }
 
-    /// Whether the daemon has something to do for this stack: resolve a neighbour, give a port block.
-    pub fn wants_daemon(&self) -> bool {
-        self.state.net.has_wanted() || self.state.ports.is_low()
+    /// Whether the daemon has something new to do for this stack: resolve a neighbour ([`NetTables::take_wanted`]), give
+    /// a port block ([`Engine::ports_low`]). Told once; again when somebody still waits a while later.
+    #[inline]
+    pub fn wants_daemon(&mut self) -> bool {
+        let wish = self.state.net.has_wanted() || self.state.ports.is_low();
+        let told = core::mem::replace(&mut self.state.daemon_told, wish);
+        wish && !told
     }
 
     /// Whether there is something to send: cheap, and true only if [`Engine::poll_transmit`] would (nearly always) send.
@@ -174,6 +178,7 @@ impl<'m> Engine<'m> {
         self.handle_due_connections(now);
         self.expire_time_waits(now);
         self.retry_waiting(now);
+        self.feed_starved();
     }
 }
 
@@ -204,4 +209,4 @@ pub struct Population {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -76,7 +76,10 @@ pub(crate) struct Core {
     pub(crate) generation: u32,
     /// The tables' generation when the waiting connections last looked.
     pub(crate) waiting_generation: u16,
-    pub(crate) _pad: u16,
+    /// A write was cut short because frames are few.
+    pub(crate) starved: bool,
+    /// The daemon was told of what it has to do.
+    pub(crate) daemon_told: bool,
     /// TIME-WAITs, oldest first.
     pub(crate) time_waits: Queue,
     pub(crate) ports: PortBlocks,
@@ -100,15 +103,6 @@ impl StackState {
     }
 }
 
-impl StackState {
-    /// Where a stack's free list lies, without a reference to the rest: for whoever returns a frame from outside.
-    #[cfg(feature = "linux")]
-    pub(crate) fn free_list(state: *mut StackState) -> *const FreeList {
-        // The offset of a field; nothing is read.
-        state.cast::<u8>().wrapping_add(core::mem::offset_of!(StackState, free_frames)).cast::<FreeList>().cast_const()
-    }
-}
-
 impl Default for Core {
     /// What zeroed memory is as good as: something to call [`StackState::init`] on.
     fn default() -> Self {
@@ -123,7 +117,8 @@ impl Default for Core {
             wakeups: 0,
             generation: 0,
             waiting_generation: 0,
-            _pad: 0,
+            starved: false,
+            daemon_told: false,
             time_waits: Queue::EMPTY,
             ports: PortBlocks::default(),
             listeners: [NONE; LISTENER_BUCKETS],
@@ -131,6 +126,15 @@ impl Default for Core {
             wheel: TimerWheel::default(),
             net: NetTables::default(),
         }
+    }
+}
+
+impl StackState {
+    /// Where a stack's free list lies, without a reference to the rest: for whoever returns a frame from outside.
+    #[cfg(feature = "linux")]
+    pub(crate) fn free_list(state: *mut StackState) -> *const FreeList {
+        // The offset of a field; nothing is read.
+        state.cast::<u8>().wrapping_add(core::mem::offset_of!(StackState, free_frames)).cast::<FreeList>().cast_const()
     }
 }
 
@@ -142,6 +146,8 @@ impl Core {
         self.waiting_until = Instant::ZERO;
         self.turn = 0;
         self.wakeups = 0;
+        self.starved = false;
+        self.daemon_told = false;
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();

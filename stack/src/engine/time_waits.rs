@@ -11,7 +11,6 @@ impl Engine<'_> {
     pub(super) fn make_time_wait(&mut self, now: Instant, conn: u32) {
         let record = TimeWait::from_tcb(&self.conns[conn], now);
         self.remove_connection(now, conn);
-        self.state.counters.time_wait_made += 1;
         if self.time_waits.live() as usize == self.time_waits.capacity() {
             self.drop_oldest();
         }

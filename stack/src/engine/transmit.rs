@@ -71,7 +71,7 @@ impl Engine<'_> {
             };
             let (flow, link) = (*self.conns[conn].flow(), &self.conns[conn].link);
             let (mac, queue) = (link.peer_mac, link.rx_queue);
-            self.end_turn(conn);
+            self.end_turn(now, conn);
             let ready = self.finish_frame(&flow, mac, TxFrame { frame: out.frame, off: out.off, len: out.len, queue });
             self.frames.mark_in_tx(out.frame);
             if !out.keep {
@@ -83,8 +83,8 @@ impl Engine<'_> {
     }
 
     /// After a segment of the connection at the front: does it stay, go to the back, or leave the list?
-    fn end_turn(&mut self, conn: u32) {
-        self.arm_timer(conn);
+    fn end_turn(&mut self, now: Instant, conn: u32) {
+        self.arm_timer(now, conn);
         self.state.turn += 1;
         if !self.conns[conn].wants_transmit() {
             self.pop_transmit();
@@ -157,6 +157,7 @@ impl Engine<'_> {
     fn wait_for_neighbour(&mut self, now: Instant, conn: u32) {
         self.state.counters.drops.count(crate::drops::Drop::NeighbourUnresolved);
         self.pop_transmit();
+        self.state.daemon_told = false;
         if self.state.waiting.is_empty() {
             self.state.waiting_until = now.after_us(NEIGHBOUR_RETRY_US);
             self.state.waiting_generation = self.state.net.generation();

@@ -390,3 +390,7 @@ impl Engine<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "epoll_tests.rs"]
+mod tests;

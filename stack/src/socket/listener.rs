@@ -19,8 +19,6 @@ pub(crate) const QUEUE_NONE: u8 = 0;
 pub(crate) const QUEUE_SYN: u8 = 1;
 pub(crate) const QUEUE_ACCEPT: u8 = 2;
 
-/// How far above the old connection's numbers a successor starts (Linux: tcp_timewait_state_process).
-const REUSE_STEP: u32 = 65_535 + 2;
 /// Half-open connections that even the smallest backlog may have. Linux answers a burst beyond the backlog with SYN
 /// cookies; we keep the connections.
 const SYN_QUEUE_MIN: u32 = 128;
@@ -126,14 +124,13 @@ impl Engine<'_> {
             return Err(Drop::NoConnectionSlot);
         }
         let (flow, options, secret) = (origin.flow, socket.options, self.state.config.isn_secret);
-        let iss = iss_above.map_or_else(|| isn(&secret, &flow, now), |above| above.wrapping_add(REUSE_STEP));
+        let iss = iss_above.unwrap_or_else(|| isn(&secret, &flow, now));
         let (offset, mss) = (ts_offset(&secret, &flow), self.mss_towards(&flow.remote.ip));
         let mut tcb = Tcb::accept_syn(&mut context!(self, now), flow, seg, iss, offset, mss, &options);
         (tcb.link.peer_mac, tcb.link.rx_queue) = (origin.mac, origin.queue);
         (tcb.link.listener, tcb.link.queue) = (listener, QUEUE_SYN);
         let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
         push(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
-        self.state.counters.passive_opens += 1;
         Ok(Fate::Done)
     }
 
@@ -224,12 +221,12 @@ impl Engine<'_> {
     /// What a segment to or from this address may carry on our device.
     pub(crate) fn mss_towards(&self, remote: &Ip) -> u16 {
         let headers = crate::ip::header_len(remote) as u16 + 20;
-        self.state.config.mtu.saturating_sub(headers).min(MSS_MAX)
+        self.state.config.mtu.min(PACKET_MAX).saturating_sub(headers)
     }
 }
 
-/// A segment's payload lies in one frame, behind the headroom.
-const MSS_MAX: u16 = (crate::buf::FRAME_SIZE - crate::buf::TX_HEADROOM) as u16;
+/// A received packet lies in one frame, behind XDP's headroom (256), an Ethernet header and two VLAN tags.
+const PACKET_MAX: u16 = (crate::buf::FRAME_SIZE - 256 - 14 - 8) as u16;
 
 fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     let link = &mut conns[conn].link;

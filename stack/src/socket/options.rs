@@ -66,7 +66,12 @@ impl Engine<'_> {
             SocketOption::NoDelay => tcb.set_nodelay(value != 0),
             SocketOption::Cork => tcb.set_cork(value != 0),
             SocketOption::KeepAlive => tcb.set_keepalive(&mut context!(self, now), value != 0),
+            SocketOption::ReceiveBuffer => tcb.set_receive_buffer(buffer(value, RCVBUF_MIN)),
             _ => set(tcb.options_mut(), option, value)?,
+        }
+        if matches!(option, SocketOption::KeepIdle | SocketOption::KeepInterval) && self.conns[conn].options().keepalive
+        {
+            self.conns[conn].set_keepalive(&mut context!(self, now), true);
         }
         if self.conns[conn].state() != State::Closed {
             self.schedule(now, conn);

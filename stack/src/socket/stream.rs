@@ -1,7 +1,7 @@
 //! Streams: connect, send, receive, shutdown. The order of checks is Linux's, so that the errors are.
 
 use super::table::{Kind, Progress};
-use super::{Errno, SocketId};
+use super::{Errno, SocketId, readiness};
 use crate::addr::{Endpoint, Flow};
 use crate::engine::{Engine, context};
 use crate::ip::tables::RouteVerdict;
@@ -29,6 +29,11 @@ impl From<TcpError> for Errno {
         }
     }
 }
+
+/// Free frames that writes leave alone.
+const RESERVED_FRAMES: u32 = 32;
+/// Payload that a frame carries at least, when there is much to write.
+const MSS_MIN: usize = 536;
 
 /// The handshake is still under way.
 fn is_opening(state: State) -> bool {
@@ -66,7 +71,6 @@ impl Engine<'_> {
         self.attach(index, conn);
         let socket = &mut self.sockets[index];
         (socket.progress, socket.error, socket.local) = (Progress::Connecting, Errno::default(), flow.local);
-        self.state.counters.active_opens += 1;
         Err(Errno::EINPROGRESS)
     }
 
@@ -135,7 +139,8 @@ impl Engine<'_> {
         if self.conns[conn].error().is_some() || self.sockets[index].error.is_set() {
             return Err(self.take_error_of(index));
         }
-        let n = self.conns[conn].write(&mut context!(self, now), data);
+        let part = &data[..data.len().min(self.spare_bytes())];
+        let n = self.conns[conn].write(&mut context!(self, now), part);
         if n < data.len() {
             self.sockets[index].wants_room = true;
         }
@@ -143,6 +148,32 @@ impl Engine<'_> {
             self.schedule(now, conn);
         }
         if n == 0 && !data.is_empty() { Err(Errno::EAGAIN) } else { Ok(n) }
+    }
+
+    /// What may be written now without taking the last frames: those are for what arrives, and for answering it. A send
+    /// queue that holds them all would wait for acknowledgements that cannot be received.
+    #[inline]
+    fn spare_bytes(&mut self) -> usize {
+        let spare = self.frames.free_count().saturating_sub(RESERVED_FRAMES);
+        if spare < RESERVED_FRAMES {
+            self.state.starved = true;
+        }
+        spare as usize * MSS_MIN
+    }
+
+    /// Tells those whose writes were cut short that there are frames again.
+    pub(crate) fn feed_starved(&mut self) {
+        if !self.state.starved || self.frames.free_count() < 2 * RESERVED_FRAMES {
+            return;
+        }
+        self.state.starved = false;
+        for index in 0..self.sockets.used() {
+            let socket = &mut self.sockets[index];
+            if socket.wants_room && socket.conn != NONE && self.conns[socket.conn].is_writable() {
+                socket.wants_room = false;
+                self.announce(index, readiness::OUT | readiness::WRNORM);
+            }
+        }
     }
 
     fn why_not_send(&mut self, index: u32, conn: Option<u32>) -> Errno {
@@ -216,12 +247,12 @@ impl Engine<'_> {
         Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].send_room()))
     }
 
-    /// shutdown(). On a listener the receiving side's end is the end of listening; the shim closes it then.
+    /// shutdown(). On a listener the receiving side's end is the end of listening: it becomes an unconnected socket.
     pub fn shutdown(&mut self, now: Instant, s: SocketId, how: How) -> Result<(), Errno> {
         let (index, conn) = self.stream(s)?;
         let Some(conn) = conn.filter(|conn| !matches!(self.conns[*conn].state(), State::Closed | State::TimeWait))
         else {
-            return if self.sockets[index].kind == Kind::Listener { Ok(()) } else { Err(Errno::ENOTCONN) };
+            return self.shutdown_unconnected(now, index, how);
         };
         if self.conns[conn].state() == State::SynSent {
             // As on Linux, the attempt is given up, and the socket is as new.
@@ -237,6 +268,18 @@ impl Engine<'_> {
             self.after(now, conn, arrival);
         }
         self.announce_change(index);
+        Ok(())
+    }
+
+    fn shutdown_unconnected(&mut self, now: Instant, index: u32, how: How) -> Result<(), Errno> {
+        if self.sockets[index].kind != Kind::Listener {
+            return Err(Errno::ENOTCONN);
+        }
+        if how != How::Write {
+            self.close_listener(now, index);
+            self.sockets[index].kind = Kind::Stream;
+            self.announce_change(index);
+        }
         Ok(())
     }
 

@@ -252,7 +252,7 @@ impl Tcb {
             Stop::Reset => {
                 cx.counters.resets_received += 1;
                 let error = self.error_of_reset();
-                Arrival { events: self.end(cx, Some(error)) | Events::RESET, reply: None }
+                Arrival { events: self.end(cx, error) | Events::RESET, reply: None }
             }
             Stop::Abort(reason) => {
                 cx.counters.drops.count(reason);
@@ -264,11 +264,12 @@ impl Tcb {
     }
 
     /// What Linux reports for a RST, by state (tcp_reset).
-    fn error_of_reset(&self) -> TcpError {
+    fn error_of_reset(&self) -> Option<TcpError> {
         match self.state {
-            State::SynSent => TcpError::Refused,
-            State::CloseWait => TcpError::Pipe,
-            _ => TcpError::Reset,
+            State::SynSent => Some(TcpError::Refused),
+            State::CloseWait => Some(TcpError::Pipe),
+            State::TimeWait => None,
+            _ => Some(TcpError::Reset),
         }
     }
 

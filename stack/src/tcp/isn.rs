@@ -24,3 +24,23 @@ pub fn isn(secret: &[u64; 2], flow: &Flow, now: Instant) -> u32 {
 pub fn ts_offset(secret: &[u64; 2], flow: &Flow) -> u32 {
     hash(secret, flow, 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::Ip;
+
+    #[test]
+    fn first_numbers_depend_on_flow_secret_and_time() {
+        let end = |n, port| Endpoint::new(Ip::v4([10, 0, 0, n]), port);
+        let flow = Flow { local: end(1, 80), remote: end(2, 5000) };
+        let other = Flow { remote: end(2, 5001), ..flow };
+        let at = Instant::from_micros;
+        let base = isn(&[1, 2], &flow, at(4000));
+        assert_eq!(isn(&[1, 2], &flow, at(4000)), base);
+        assert_eq!(isn(&[1, 2], &flow, at(4400)).wrapping_sub(base), 100);
+        assert_ne!(isn(&[1, 2], &other, at(4000)), base);
+        assert_ne!(isn(&[1, 3], &flow, at(4000)), base);
+        assert_ne!(ts_offset(&[1, 2], &flow), ts_offset(&[1, 2], &other));
+    }
+}

@@ -154,3 +154,6 @@ impl TcpError {
         [Reset, Refused, TimedOut, HostUnreachable, NetUnreachable, Pipe].into_iter().find(|&e| e as u8 == code)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ pub struct Options {
     pub keepalive_probes: u8,
     /// TCP_MAXSEG: cap on the segment size, both ways; 0 is none. Counts from the SYN on.
     pub mss_clamp: u16,
-    _pad: u16,
+    pub _pad: u16,
     /// TCP_KEEPIDLE and TCP_KEEPINTVL.
     pub keepalive_idle_ms: u32,
     pub keepalive_intvl_ms: u32,

@@ -61,6 +61,9 @@ pub(super) struct Receiver {
     _pad: u8,
 }
 
+/// Free frames below which nothing is kept out of order.
+const RESERVED_FRAMES: u32 = 32;
+
 impl Receiver {
     /// `most` is the largest buffer the connection may ever get: it decides the shift. `now` is today's limit.
     pub(super) fn new(mss: u16, most: u32, now: u32) -> Receiver {
@@ -118,10 +121,19 @@ impl Receiver {
         self.edge.since(self.nxt)
     }
 
-    /// The window that could be offered: room in octets, but counting what the frames really hold down.
+    /// Octets of memory that the queued frames hold down, however little is in them.
+    fn held(&self) -> u32 {
+        (self.queue.frames() + self.out_of_order.frames()) * FRAME_SIZE as u32
+    }
+
+    /// The window that could be offered: room in octets, but no more than the frames that may be held for it allow.
     fn room(&self) -> u32 {
-        let held = (self.queue.frames() + self.out_of_order.frames()) * FRAME_SIZE as u32;
-        self.space.saturating_sub(self.queue.bytes()).min((2 * self.space).saturating_sub(held))
+        self.space.saturating_sub(self.queue.bytes()).min((2 * self.space).saturating_sub(self.held()))
+    }
+
+    /// The frames hold down more than the window should cost: copying is cheaper now than more frames.
+    fn is_hoarding(&self) -> bool {
+        self.held() >= 2 * self.space
     }
 
     /// Decides the window field of the next segment and moves the right edge to match.
@@ -129,13 +141,14 @@ impl Receiver {
     pub(super) fn offer_window(&mut self) -> u16 {
         let now = self.window();
         let mut room = self.room().min(u32::from(u16::MAX) << self.shift);
-        // Silly-window avoidance (RFC 9293 §3.8.6.2.2): open by a segment or half the buffer, or not at all.
-        if room < u32::from(self.mss).min(self.space / 2) {
+        // Silly-window avoidance (RFC 9293 §3.8.6.2.2): open by a segment or half the buffer, or not at all. And while there
+        // is a hole the edge stays: an acknowledgement with another window is no duplicate, and the peer counts those.
+        if room < u32::from(self.mss).min(self.space / 2) || !self.out_of_order.is_empty() && now > 0 {
             room = 0;
         }
-        let field = if room > now { room >> self.shift } else { (now + (1 << self.shift) - 1) >> self.shift };
-        // Rounding a larger room down may fall below what was offered; that must not shrink.
-        let field = field.max((now + (1 << self.shift) - 1) >> self.shift).min(u32::from(u16::MAX));
+        // What was offered does not shrink, not even by rounding.
+        let offered = (now + (1 << self.shift) - 1) >> self.shift;
+        let field = (room >> self.shift).max(offered).min(u32::from(u16::MAX));
         self.edge = self.edge.later(self.nxt + (field << self.shift));
         field as u16
     }
@@ -154,7 +167,9 @@ impl Receiver {
         self.nxt += u32::from(len);
         self.bytes_total += u64::from(len);
         match self.queue.back() {
-            Some(tail) if len <= APPEND_MAX && cx.frames.tail_room(tail) >= usize::from(len) => {
+            Some(tail)
+                if (len <= APPEND_MAX || self.is_hoarding()) && cx.frames.tail_room(tail) >= usize::from(len) =>
+            {
                 cx.frames.append(tail, id);
                 self.queue.grew(u32::from(len));
                 cx.frames.release(id);
@@ -194,7 +209,9 @@ impl Receiver {
             cx.frames.advance(id, overlap as u16);
         }
         let removed = self.cut_behind(cx, before, id);
-        if !removed && self.out_of_order.frames() >= cx.tunables.reassembly_frames {
+        let is_full = self.out_of_order.frames() >= cx.tunables.reassembly_frames;
+        // When frames are few, the last ones are for the segment that fills the hole.
+        if !removed && (is_full || cx.frames.free_count() < RESERVED_FRAMES) {
             return Err(Drop::ReassemblyFull);
         }
         let m = *cx.frames.meta(id);
@@ -253,9 +270,9 @@ impl Receiver {
         }
     }
 
-    /// Remembers where the peer's FIN is. The first that lies in the window counts.
+    /// Remembers where the peer's FIN is, when that lies in the window. A later word corrects an earlier one.
     pub(super) fn note_fin(&mut self, at: Seq) {
-        if !self.fin_known && !at.is_before(self.nxt) && !at.is_after(self.edge) {
+        if !self.fin_reached && !at.is_before(self.nxt) && !at.is_after(self.edge) {
             self.fin_known = true;
             self.fin_at = at;
         }
@@ -264,6 +281,10 @@ impl Receiver {
     /// Whether everything before the peer's FIN is here; takes the FIN if so.
     pub(super) fn reach_fin(&mut self) -> bool {
         let reached = self.fin_known && !self.fin_reached && self.nxt == self.fin_at;
+        if self.fin_known && !self.fin_reached && self.nxt.is_after(self.fin_at) {
+            // There was data behind it: it was no FIN.
+            self.fin_known = false;
+        }
         if reached {
             self.fin_reached = true;
             self.nxt += 1;

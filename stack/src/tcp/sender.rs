@@ -59,6 +59,8 @@ pub(super) struct Sender {
     /// The next retransmission is a frame that still lies in the transmit ring: wait for the timer.
     pub(super) ring_busy: bool,
     pub(super) last_sent_at: Instant,
+    /// Octets ever acknowledged: for tools.
+    pub(super) bytes_acked: u64,
     pub(super) retransmits_total: u32,
     _pad: u32,
 }
@@ -89,6 +91,7 @@ impl Sender {
             override_silly: false,
             ring_busy: false,
             last_sent_at: Instant::ZERO,
+            bytes_acked: 0,
             retransmits_total: 0,
             _pad: 0,
         }
@@ -249,10 +252,11 @@ impl Sender {
         true
     }
 
-    /// Takes off the queue what `ack` covers, and gives the frames back. Returns the round-trip time of the newest of them
-    /// that was sent only once.
+    /// Takes off the queue what `ack` covers, and gives the frames back. Returns the round-trip time of the newest of them,
+    /// unless one was sent again: then that one may have been what the acknowledgement waited for (Karn's rule).
     fn release_until(&mut self, frames: &mut Frames<'_>, ack: Seq, now: Instant) -> Option<u32> {
         let mut rtt_us = None;
+        let mut resent = false;
         let mut lost_moved = false;
         while let Some(front) = self.queue.front().filter(|&id| id != self.next_unsent) {
             let meta = *frames.meta(front);
@@ -263,9 +267,8 @@ impl Sender {
                 self.queue.advance_front(frames, covered as u16);
                 break;
             }
-            if meta.transmissions == 1 {
-                rtt_us = Some((now.micros() as u32).wrapping_sub(meta.sent_at));
-            }
+            resent |= meta.transmissions != 1;
+            rtt_us = Some((now.micros() as u32).wrapping_sub(meta.sent_at));
             if is_lost {
                 self.lost -= u32::from(meta.len);
                 lost_moved = true;
@@ -276,7 +279,7 @@ impl Sender {
         if lost_moved {
             self.next_lost = self.find_lost(frames, self.queue.front().unwrap_or(NONE));
         }
-        rtt_us
+        rtt_us.filter(|_| !resent)
     }
 
     /// Forgets all that is queued.
@@ -324,6 +327,7 @@ impl Tcb {
         let acked = ack.since(self.snd.una);
         let rtt_us = self.snd.release_until(cx.frames, ack, cx.now);
         self.snd.una = ack;
+        self.snd.bytes_acked += u64::from(acked);
         self.snd.ring_busy = false;
         self.timers.note_progress();
         self.take_rtt(cx, rtt_us, echo, cx.now);

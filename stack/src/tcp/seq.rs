@@ -56,3 +56,18 @@ impl core::ops::Sub<u32> for Seq {
         Seq(self.0.wrapping_sub(n))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comparisons_survive_the_wrap() {
+        for base in [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
+            let (a, b) = (Seq(base), Seq(base) + 1000);
+            assert!(a.is_before(b) && b.is_after(a) && !a.is_before(a) && !a.is_after(a));
+            assert_eq!((a.later(b), a.earlier(b), b.since(a)), (b, a, 1000));
+            assert!(a.is_in(a, 1) && !b.is_in(a, 1000) && (b - 1).is_in(a, 1000) && !(a - 1).is_in(a, 1000));
+        }
+    }
+}

@@ -218,7 +218,12 @@ impl Tcb {
     /// When data waits, nothing is in flight and nothing may go, only the persist timer can move things on.
     #[inline]
     pub(super) fn arm_persist(&mut self, cx: &Context<'_, '_>) {
-        if self.snd.unsent() > 0 && self.snd.flight() == 0 && self.state != State::Closed {
+        let unsent = self.snd.unsent();
+        if unsent == 0 || self.snd.flight() != 0 {
+            return;
+        }
+        // With nothing in flight, only these hold data back.
+        if self.timers.retransmit_at.is_set() || self.options.cork || self.snd.usable() < unsent {
             self.arm_persist_slow(cx);
         }
     }

@@ -180,7 +180,7 @@ impl Tcb {
         tcp::emit(&header, &mut cx.frames.bytes_mut(content.frame)[off as usize..content.payload_off as usize]);
         cx.counters.tx_segments += 1;
         if has_ack {
-            self.note_ack_sent(content.payload_len > 0);
+            self.note_ack_sent(content.payload_len > 0 || is_syn);
         }
         Outgoing { frame: content.frame, off, len: header_len + content.payload_len, keep: content.keep }
     }

@@ -51,7 +51,7 @@ impl Net {
     pub fn with(seed: u64, a: HostConfig, b: HostConfig) -> Net {
         let mut random = Random::new(seed);
         let (ips, macs) = ([[a.ip(), a.v6], [b.ip(), b.v6]], [a.mac, b.mac]);
-        let mut hosts = [Host::new(a, random.next()), Host::new(b, random.next())];
+        let mut hosts = [Host::new(a, random.number()), Host::new(b, random.number())];
         for (i, host) in hosts.iter_mut().enumerate() {
             for ip in &ips[1 - i] {
                 host.engine().net_mut().set_neighbour(ip, Some(macs[1 - i]));

@@ -55,6 +55,8 @@ def lossy(rig, percent=2, at_least=20):
     # The dropper sees what the kernel hands it: without this, bundles of segments. Checksum offload stays on.
     for host in (rig.near, rig.far):
         host.check(["ethtool", "-K", host.device, "tso", "off", "gso", "off", "gro", "off"])
+        # TCP bundles segments whatever the device says, unless the device takes no bundle of more than one.
+        host.check(["ip", "link", "set", "dev", host.device, "gso_max_segs", "1"])
     dropper = start_dropper(rig, rig.far, percent)
     yield
     dropper.signal(signal.SIGINT)

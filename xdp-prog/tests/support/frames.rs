@@ -20,13 +20,7 @@ pub(crate) fn tagged(tag: u16, frame: &[u8]) -> Vec<u8> {
 }
 
 /// An IPv4 packet; `options` are padded by the caller to a multiple of four.
-pub(crate) fn ipv4(
-    source: [u8; 4],
-    destination: [u8; 4],
-    proto: u8,
-    options: &[u8],
-    payload: &[u8],
-) -> Vec<u8> {
+pub(crate) fn ipv4(source: [u8; 4], destination: [u8; 4], proto: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let header = 20 + options.len();
     let mut packet = vec![0x40 | (header / 4) as u8, 0];
     packet.extend(((header + payload.len()) as u16).to_be_bytes());

@@ -8,8 +8,8 @@ use aya::programs::{TestRun as _, Xdp};
 use aya::{Ebpf, TestRunOptions};
 use sidestep_xdp::STEER_OBJECT;
 use sidestep_xdp::maps::{
-    ABI_VERSION, BUCKETS_PER_GROUP, Config, FlowKey, PortEntry, Proto, Verdict, bucket_index,
-    ephemeral_index, names, policy_index, xsk_index,
+    ABI_VERSION, BUCKETS_PER_GROUP, Config, FlowKey, PortEntry, Proto, Verdict, bucket_index, ephemeral_index, names,
+    policy_index, xsk_index,
 };
 
 /// The program's answers, as the kernel numbers them.
@@ -32,22 +32,14 @@ impl Steer {
     /// Loads the committed object, unconfigured.
     pub(crate) fn load() -> Self {
         let mut bpf = Ebpf::load(STEER_OBJECT).expect("the object parses and its maps are made");
-        let program: &mut Xdp = bpf
-            .program_mut(names::PROGRAM)
-            .expect("the program")
-            .try_into()
-            .expect("is XDP");
+        let program: &mut Xdp = bpf.program_mut(names::PROGRAM).expect("the program").try_into().expect("is XDP");
         program.load().expect("the verifier accepts it");
         Self { bpf, queues: 0 }
     }
 
     /// The program, to attach it.
     pub(crate) fn program(&mut self) -> &mut Xdp {
-        self.bpf
-            .program_mut(names::PROGRAM)
-            .expect("the program")
-            .try_into()
-            .expect("is XDP")
+        self.bpf.program_mut(names::PROGRAM).expect("the program").try_into().expect("is XDP")
     }
 
     fn set<const N: usize>(&mut self, map: &str, index: u32, value: [u8; N]) {
@@ -58,19 +50,13 @@ impl Steer {
 
     fn insert<const N: usize>(&mut self, map: &str, key: [u8; N], value: u32) {
         let map = self.bpf.map_mut(map).expect("the map");
-        let mut hash: HashMap<&mut MapData, [u8; N], u32> =
-            map.try_into().expect("is a hash of this");
+        let mut hash: HashMap<&mut MapData, [u8; N], u32> = map.try_into().expect("is a hash of this");
         hash.insert(key, value, 0).expect("insert");
     }
 
     pub(crate) fn configure(&mut self, queues: u32, flags: u32) {
         self.queues = queues;
-        let config = Config {
-            queues,
-            flags,
-            abi: ABI_VERSION,
-            reserved: 0,
-        };
+        let config = Config { queues, flags, abi: ABI_VERSION, reserved: 0 };
         self.set(names::CONFIG, 0, config.to_bytes());
     }
 
@@ -98,11 +84,7 @@ impl Steer {
     }
 
     pub(crate) fn bucket(&mut self, group: u16, bucket: u32, entry: u32) {
-        self.set(
-            names::BUCKETS,
-            bucket_index(group, bucket),
-            entry.to_ne_bytes(),
-        );
+        self.set(names::BUCKETS, bucket_index(group, bucket), entry.to_ne_bytes());
     }
 
     /// Puts a socket where queue 0 of the stack belongs.
@@ -125,21 +107,14 @@ impl Steer {
     /// The verdicts that were counted since.
     pub(crate) fn counted_since(&self, before: &[u64]) -> Vec<Verdict> {
         let now = self.counters();
-        Verdict::ALL
-            .iter()
-            .copied()
-            .filter(|verdict| now[*verdict as usize] > before[*verdict as usize])
-            .collect()
+        Verdict::ALL.iter().copied().filter(|verdict| now[*verdict as usize] > before[*verdict as usize]).collect()
     }
 
     /// One frame through the program, by `BPF_PROG_TEST_RUN`.
     pub(crate) fn run(&mut self, frame: &[u8]) -> u32 {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
-        self.program()
-            .test_run(options)
-            .expect("a test run")
-            .return_value
+        self.program().test_run(options).expect("a test run").return_value
     }
 
     /// How long the program takes for a frame, on average over many.
@@ -154,17 +129,10 @@ impl Steer {
     /// Runs a frame, and wants this verdict: returned, and counted, alone and once.
     pub(crate) fn expect(&mut self, frame: &[u8], verdict: Verdict) {
         let before = self.counters();
-        let action = if verdict.name().starts_with("redirect_") {
-            XDP_REDIRECT
-        } else {
-            XDP_PASS
-        };
+        let action = if verdict.name().starts_with("redirect_") { XDP_REDIRECT } else { XDP_PASS };
         let returned = self.run(frame);
         assert_eq!(self.counted_since(&before), [verdict]);
         assert_eq!(returned, action, "{}", verdict.name());
-        assert_eq!(
-            self.counters()[verdict as usize],
-            before[verdict as usize] + 1
-        );
+        assert_eq!(self.counters()[verdict as usize], before[verdict as usize] + 1);
     }
 }

@@ -23,11 +23,7 @@ pub(crate) fn in_fresh_netns(body: impl FnOnce() + Send + 'static) {
 }
 
 /// Moves `device` into a further namespace, gives it `address`, and runs `body` there.
-pub(crate) fn peer_namespace(
-    device: &str,
-    address: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> JoinHandle<()> {
+pub(crate) fn peer_namespace(device: &str, address: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     let (tell, told) = mpsc::channel();
     let (go, may_go) = mpsc::channel();
     let (name, own_address) = (device.to_owned(), address.to_owned());
@@ -47,9 +43,6 @@ pub(crate) fn peer_namespace(
 
 /// `ip ARGUMENTS`, in the namespace of this thread.
 pub(crate) fn ip(arguments: &str) {
-    let status = Command::new("ip")
-        .args(arguments.split(' '))
-        .status()
-        .expect("ip runs");
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("ip runs");
     assert!(status.success(), "ip {arguments}: {status}");
 }

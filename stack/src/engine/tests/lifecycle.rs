@@ -194,7 +194,7 @@ fn data_before_the_end_arrives_though_the_sender_is_gone() {
 #[test]
 fn unread_data_makes_the_close_a_reset() {
     let mut net = Net::new(1);
-    let (_, server, client) = pair(&mut net);
+    let (_, _, client) = pair(&mut net);
     send(&mut net, CLIENT, client, b"never read").unwrap();
     net.run_for(SEC);
     let now = net.now();

@@ -50,7 +50,7 @@ fn random_bytes_behind_valid_checksums_never_panic() {
         let mut bytes = frames[(round % frames.len() as u64) as usize].clone();
         for _ in 0..=net.random.below(4) {
             let at = net.random.below(bytes.len().min(90) as u64) as usize;
-            bytes[at] = net.random.next() as u8;
+            bytes[at] = net.random.number() as u8;
         }
         if net.random.chance(300) {
             let len = net.random.below(bytes.len() as u64 + 1) as usize;
@@ -75,7 +75,7 @@ fn noise_never_panics() {
     listen(&mut net, 16);
     for _ in 0..20_000 {
         let len = net.random.below(200) as usize;
-        let mut bytes: Vec<u8> = (0..len).map(|_| net.random.next() as u8).collect();
+        let mut bytes: Vec<u8> = (0..len).map(|_| net.random.number() as u8).collect();
         if len > 14 {
             bytes[..6].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
             let ethertype = if net.random.chance(500) { [0x08, 0x00] } else { [0x86, 0xdd] };

@@ -1,0 +1,110 @@
+//! The built library, from outside: what it exports, and that programs do not notice it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn library() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let deps = exe.parent().unwrap();
+    let found = [deps.join("libsidestep.so"), deps.parent().unwrap().join("libsidestep.so")];
+    found.into_iter().find(|p| p.exists()).expect("cargo builds libsidestep.so beside the tests")
+}
+
+/// The calls of the table in src/symbols.rs.
+fn table() -> BTreeSet<String> {
+    let source = include_str!("../src/symbols.rs");
+    let body = source.split("symbols! {").nth(1).unwrap().split("\n}").next().unwrap();
+    let names = body.lines().filter_map(|l| l.trim().strip_prefix("fn ")).filter_map(|l| l.split('(').next());
+    names.map(str::to_owned).collect()
+}
+
+fn preloaded(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).env("LD_PRELOAD", library());
+    command.env_remove("SIDESTEP_DEV").env_remove("SIDESTEP_STRICT").env_remove("SIDESTEP_WARNED");
+    command
+}
+
+fn text(output: &Output) -> (String, String) {
+    let utf8 = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    (utf8(&output.stdout), utf8(&output.stderr))
+}
+
+#[test]
+fn exports_the_table_and_nothing_else() {
+    let nm = Command::new("nm").args(["-D", "--defined-only"]).arg(library()).output().unwrap();
+    let exported: BTreeSet<String> =
+        text(&nm).0.lines().filter_map(|l| l.split_whitespace().nth(2)).map(str::to_owned).collect();
+    let mut expected = table();
+    assert!(expected.len() > 50, "the table was not found in the source");
+    expected.extend(["closefrom", "sidestep_calls"].map(str::to_owned));
+    assert_eq!(exported, expected);
+}
+
+#[test]
+fn exports_nothing_that_libc_does_not_have() {
+    let libc = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib/aarch64-linux-gnu/libc.so.6"];
+    let Some(libc) = libc.iter().find(|p| std::path::Path::new(p).exists()) else { return };
+    let nm = Command::new("nm").args(["-D", "--defined-only", libc]).output().unwrap();
+    let names: BTreeSet<String> = text(&nm)
+        .0
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(2))
+        .map(|n| n.split('@').next().unwrap_or(n).to_owned())
+        .collect();
+    let unknown: Vec<_> = table().into_iter().filter(|n| !names.contains(n)).collect();
+    assert!(unknown.is_empty(), "not in libc: {unknown:?}");
+}
+
+#[test]
+fn is_silent_and_harmless_without_a_device() {
+    for (program, args, out) in
+        [("/bin/true", &[][..], ""), ("/bin/bash", &["-c", "echo a; (echo b); echo c | cat"][..], "a\nb\nc\n")]
+    {
+        let output = preloaded(program, args).output().unwrap();
+        assert!(output.status.success(), "{program}: {output:?}");
+        assert_eq!(text(&output), (out.to_owned(), String::new()), "{program}");
+    }
+}
+
+#[test]
+fn says_once_in_a_process_tree_that_the_daemon_is_missing() {
+    let mut command = preloaded("/bin/bash", &["-c", "/bin/true; /bin/true; echo done"]);
+    let (out, err) = text(&command.env("SIDESTEP_DEV", "none0").output().unwrap());
+    assert_eq!(out, "done\n");
+    assert_eq!(err.lines().count(), 1, "{err}");
+    assert!(err.starts_with("sidestep: running on the kernel: no daemon"), "{err}");
+}
+
+#[test]
+fn strict_ends_the_program_instead() {
+    let mut command = preloaded("/bin/echo", &["not reached"]);
+    let output = command.env("SIDESTEP_DEV", "none0").env("SIDESTEP_STRICT", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).0.is_empty());
+}
+
+/// A client and a server over loopback, with the kernel behind every call.
+#[test]
+fn a_program_with_sockets_works_as_before() {
+    let script = r#"
+import socket, select, os, threading
+s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
+def serve():
+    c, _ = s.accept()
+    c.sendall(c.recv(100)); c.close()
+t = threading.Thread(target=serve); t.start()
+c = socket.create_connection(s.getsockname())
+c.sendall(b"hello")
+p = select.poll(); p.register(c, select.POLLIN); p.poll()
+e = select.epoll(); e.register(c.fileno(), select.EPOLLIN); assert e.poll(1)
+assert select.select([c], [], [], 1)[0]
+print(c.recv(100).decode()); t.join()
+pid = os.fork()
+if pid == 0: os._exit(0)
+os.waitpid(pid, 0)
+"#;
+    let Ok(output) = preloaded("python3", &["-c", script]).output() else { return };
+    assert_eq!(text(&output), ("hello\n".to_owned(), String::new()));
+}

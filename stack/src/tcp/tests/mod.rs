@@ -1,0 +1,14 @@
+//! Tests of the machine: two connections and a wire between them, in virtual time.
+
+mod calls;
+mod close;
+mod cost;
+mod fast_path;
+mod handshake;
+mod harness;
+mod loss;
+mod random;
+mod reassembly;
+mod states;
+mod steps;
+mod window;
