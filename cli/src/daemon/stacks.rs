@@ -318,8 +318,9 @@ impl Daemon {
     pub(super) fn attend(&mut self) {
         let mut wishes = Vec::new();
         for (index, live) in &self.stacks {
-            if let Some(mut guard) = live.stack.try_lock()
-                && guard.wants_daemon()
+            // Not `wants_daemon`: that told the process which rang, and tells once.
+            if let Some(mut guard) = lock(&live.stack)
+                && (guard.net().has_wanted() || guard.ports_low())
             {
                 wishes.push((*index, Wishes::take(&mut guard)));
             }
