@@ -11,7 +11,7 @@ trap 'rm -rf "$out"' EXIT
 failed=0
 for source in "$here"/*.c; do
 	name=$(basename "$source" .c)
-	cc -O1 -Wall -Wextra -Wno-unused-function -o "$out/$name" "$source" || exit 1
+	cc -O1 -Wall -Wextra -Wno-unused-function -pthread -o "$out/$name" "$source" || exit 1
 	timeout 30 "$out/$name" >"$out/$name.kernel" 2>&1
 	env ${CT_DEV:+SIDESTEP_DEV=$CT_DEV} LD_PRELOAD="$lib" timeout 30 "$out/$name" >"$out/$name.sidestep" 2>&1
 	if diff -u "$out/$name.kernel" "$out/$name.sidestep" && grep -q '^peer: ok' "$out/$name.kernel"; then
