@@ -148,6 +148,7 @@ impl Chaos {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test asks which seeds to run")]
 fn seeds() -> core::ops::Range<u64> {
     let given = std::env::var("SIDESTEP_SEEDS").ok();
     let parsed = given.as_deref().and_then(|s| s.split_once("..")).map(|(a, b)| (a.parse(), b.parse()));
