@@ -16,7 +16,7 @@ Whatever sidestep does not take, the kernel serves: to the same program, on the 
 
 /// Runs unmodified network programs on a user-mode TCP stack over AF_XDP.
 #[derive(Parser, Debug)]
-#[command(name = "sidestep", version, about, after_help = EXAMPLES, max_term_width = 110)]
+#[command(name = "sidestep", version, after_help = EXAMPLES, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -231,6 +231,9 @@ fn up_status_down() {
     assert_eq!(rig.ok(&["down", DEV]).trim(), format!("{DEV}: down"));
     assert!(!rig.xdp());
     assert_eq!(rig.reserved_ports(), before);
+    // And up again at once: nothing of the first is left in the way.
+    rig.ok(&["up", DEV]);
+    rig.ok(&["down", DEV]);
 }
 
 #[test]

@@ -164,6 +164,10 @@ impl Attachment {
     /// Connects to the daemon and introduces this process.
     fn greet(&mut self) -> Option<()> {
         let device = self.device?;
+        // A process that moved to another network namespace: what we know of routes is not true there.
+        if self.arena.is_some_and(|arena| netns_inode().ok() != Some(arena.header().netns())) {
+            return None;
+        }
         let client = match Client::connect(device.as_str()) {
             Ok(client) => client,
             Err(e) => {

@@ -10,14 +10,14 @@
 //!
 //! This file is the event loop. The daemon has one thread.
 
-mod access;
+pub(crate) mod access;
 pub(crate) mod attach;
 mod clients;
 pub(crate) mod device;
 mod groups;
 mod kernel_sockets;
 mod mirror;
-mod processes;
+pub(crate) mod processes;
 mod stacks;
 pub(crate) mod start;
 pub(crate) mod state;
@@ -116,6 +116,7 @@ pub(crate) struct Daemon {
     next_sweep: Option<Instant>,
     /// So long after a stack's last use the daemon ticks on.
     linger_us: u64,
+    next_age: u64,
     ending: bool,
     /// Who asked for the end.
     farewell: Option<Client>,

@@ -18,7 +18,7 @@ pub(crate) struct Process {
 }
 
 /// Opens a pidfd; `None` when the process is gone.
-fn open_pidfd(pid: u32) -> Option<OwnedFd> {
+pub(crate) fn open_pidfd(pid: u32) -> Option<OwnedFd> {
     // SAFETY: pidfd_open takes two integers and returns a descriptor that is ours alone, or -1.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
     // SAFETY: as above.
@@ -39,15 +39,21 @@ impl Daemon {
     /// Registers a process, or finds it: the same pid keeps its number over exec.
     pub(super) fn register(&mut self, pid: u32) -> Option<ProcId> {
         let table = self.arena.processes();
-        let id = table.find(pid).or_else(|| table.claim(pid))?;
-        if self.processes.get(&id).is_none_or(|p| p.pid != pid) {
-            self.watch_process(id, pid);
+        match table.find(pid) {
+            Some(id) if self.processes.get(&id).is_none_or(|p| p.pid != pid) => {
+                self.watch_process(id, pid, self.inherited_stacks(pid));
+            }
+            Some(_) => {}
+            None => {
+                let id = table.claim(pid)?;
+                self.watch_process(id, pid, 0);
+            }
         }
+        let id = table.find(pid)?;
         self.processes.contains_key(&id).then_some(id)
     }
 
-    fn watch_process(&mut self, id: ProcId, pid: u32) {
-        let stacks = self.inherited_stacks(pid);
+    fn watch_process(&mut self, id: ProcId, pid: u32, stacks: u64) {
         let Some(pidfd) = open_pidfd(pid) else {
             self.finish_process(id, stacks);
             return;
@@ -79,7 +85,7 @@ impl Daemon {
         let there: Vec<(ProcId, u32)> = self.arena.processes().iter().collect();
         for (id, pid) in there {
             if pid != PENDING_FORK && self.processes.get(&id).is_none_or(|p| p.pid != pid) {
-                self.watch_process(id, pid);
+                self.watch_process(id, pid, self.inherited_stacks(pid));
             }
         }
     }

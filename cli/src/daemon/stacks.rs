@@ -9,8 +9,8 @@ use crate::failure::{Context, Outcome, fail};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sidestep_stack::addr::{Flow, Ip};
-use sidestep_stack::arena::{Arena, BELLS};
-use sidestep_stack::engine::Config;
+use sidestep_stack::arena::{BELLS, MAX_STACKS};
+use sidestep_stack::engine::{Config, TxChecksum};
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::time::Instant;
 use std::io::Read;
@@ -24,6 +24,10 @@ const STALE_US: u64 = 4_000;
 pub(super) const LINGER_US: u64 = 20_000;
 /// Woken after a sleep of this length: the uses are so sparse (a server's housekeeping) that a ring each is the cheaper way.
 const SPARSE_US: u64 = 40_000;
+/// Sleepers whose frames lie about for so long do not wake: their process is stopped. The daemon then runs the stack.
+const OVERSLEPT_US: u64 = 200_000;
+/// How often it looks for them, which nothing announces. The one thing that wakes an idle daemon.
+const OVERSLEPT_LOOK_US: u64 = 1_000_000;
 /// The tick.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -38,6 +42,10 @@ pub(crate) struct LiveStack {
     pub(super) is_armed: bool,
     /// `last_poll_us` as our own last poll left it.
     own_poll_us: u64,
+    /// Its sleepers do not wake although they should.
+    has_overslept: bool,
+    /// Counts up from stack to stack.
+    age: u64,
 }
 
 /// How long the daemon may sleep as far as stacks are concerned.
@@ -136,11 +144,15 @@ impl Daemon {
             mtu: self.arena.header().mtu(),
             ifindex: self.device.index,
             device_is_virtual: self.device.is_virtual(),
+            tx_checksum: if self.umem.finishes_checksums() { TxChecksum::PseudoHeader } else { TxChecksum::Full },
             isn_secret: [a, b],
             hash_secret: [c, d],
             ..Config::default()
         };
         let tunables = super::sysctl::tunables();
+        if self.stacks.len() >= MAX_STACKS || !self.steering.has_block() {
+            self.reclaim();
+        }
         let Some(index) = self.arena.alloc_stack(&config, &tunables).context("cannot make a stack")? else {
             fail!("{} has no stack left; the kernel serves this process", self.device.name)
         };
@@ -159,6 +171,19 @@ impl Daemon {
         }
     }
 
+    /// Stacks or blocks of ports have run out: of those that dead processes left with nothing but TIME-WAITs, the oldest
+    /// goes before its time. Its ports are the last to be used again, which is what the wait was for.
+    fn reclaim(&mut self) {
+        let only_waits = |live: &LiveStack| {
+            let alive = live.stack.try_lock().map(|guard| guard.population());
+            alive.is_some_and(|p| p.connections == 0 && p.sockets == 0)
+        };
+        let orphans = self.stacks.iter().filter(|(index, live)| !self.is_in_use(**index) && only_waits(live));
+        if let Some(index) = orphans.min_by_key(|(_, live)| live.age).map(|(index, _)| *index) {
+            self.free_stack(index);
+        }
+    }
+
     fn attach_stack(&mut self, index: u32) -> Outcome<LiveStack> {
         let open = |queue| self.umem.open_stack_socket(queue);
         let xsks: Vec<OwnedFd> = (0..self.device.queues).map(open).collect::<Result<_, _>>().context("AF_XDP")?;
@@ -171,7 +196,18 @@ impl Daemon {
         self.mirror.fill(guard.net_mut(), true);
         drop(guard);
         self.steering.add_stack(index, &raw(&xsks))?;
-        Ok(LiveStack { stack, xsks, bells, is_watched: false, is_armed: false, own_poll_us: 0 })
+        self.next_age += 1;
+        let age = self.next_age;
+        Ok(LiveStack {
+            stack,
+            xsks,
+            bells,
+            is_watched: false,
+            is_armed: false,
+            own_poll_us: 0,
+            has_overslept: false,
+            age,
+        })
     }
 
     /// The descriptors that go to a stack's process: its sockets, then its bells.
@@ -219,9 +255,14 @@ impl Daemon {
             let age = at.micros().saturating_sub(last);
             let is_used = last != live.own_poll_us;
             tick |= is_used && age < self.linger_us;
-            if slot.sleepers.load(Acquire) > 0 {
-                live.unwatch(&self.epoll);
-                continue;
+            live.has_overslept &= !is_used;
+            if slot.sleepers.load(Acquire) > 0 && !live.has_overslept {
+                live.has_overslept = age >= OVERSLEPT_US && live.stack.has_received();
+                if !live.has_overslept {
+                    live.unwatch(&self.epoll);
+                    until = earlier(until, Some(at.after_us(OVERSLEPT_LOOK_US)));
+                    continue;
+                }
             }
             if is_used && age < STALE_US {
                 tick = true;
@@ -236,7 +277,7 @@ impl Daemon {
             guard.flush(at);
             guard.counters_mut().daemon_runs += u64::from(handled != 0);
             let deadline = guard.next_deadline(at);
-            until = [until, deadline].into_iter().flatten().min();
+            until = earlier(until, deadline);
             if guard.is_idle_forever() {
                 idle.push(*index);
             }
@@ -256,13 +297,13 @@ impl Daemon {
 
     /// Announces that the daemon sleeps, and looks once more: a use of a stack in between must not be missed.
     fn fall_asleep(&mut self, until: Option<Instant>) -> Rest {
-        let polls = |arena: &Arena, i: &u32| arena.stack(*i).last_poll_us.load(SeqCst);
-        let before: Vec<u64> = self.stacks.keys().map(|i| polls(self.arena, i)).collect();
         self.arena.header().daemon_asleep.store(1, SeqCst);
-        let unchanged = self.stacks.keys().zip(&before).all(|(i, seen)| polls(self.arena, i) == *seen);
-        let unattended =
-            |(i, live): (&u32, &LiveStack)| live.is_watched || self.arena.stack(*i).sleepers.load(SeqCst) > 0;
-        if unchanged && self.stacks.iter().all(unattended) {
+        // Each stack is attended by a sleeper, or as our own last look, with its deadline, left it.
+        let is_settled = |(index, live): (&u32, &LiveStack)| {
+            let slot = self.arena.stack(*index);
+            slot.sleepers.load(SeqCst) > 0 || live.is_watched && slot.last_poll_us.load(SeqCst) == live.own_poll_us
+        };
+        if self.stacks.iter().all(is_settled) {
             return Rest::Until(until);
         }
         self.wake_up();
@@ -277,8 +318,9 @@ impl Daemon {
     pub(super) fn attend(&mut self) {
         let mut wishes = Vec::new();
         for (index, live) in &self.stacks {
-            if let Some(mut guard) = live.stack.try_lock()
-                && guard.wants_daemon()
+            // Not `wants_daemon`: that told the process which rang, and tells once.
+            if let Some(mut guard) = lock(&live.stack)
+                && (guard.net().has_wanted() || guard.ports_low())
             {
                 wishes.push((*index, Wishes::take(&mut guard)));
             }
@@ -331,6 +373,10 @@ impl Daemon {
     }
 }
 
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    [a, b].into_iter().flatten().min()
+}
+
 /// How long to tick after the next use, given how long this sleep was.
 pub(crate) fn linger_us(slept_us: u64) -> u64 {
     if slept_us >= SPARSE_US { 0 } else { LINGER_US }
@@ -340,7 +386,23 @@ pub(crate) fn linger_us(slept_us: u64) -> u64 {
 pub(crate) fn timeout(rest: Rest, others: Option<Instant>) -> Option<Duration> {
     let until = match rest {
         Rest::Tick => return Some(TICK),
-        Rest::Until(until) => [until, others].into_iter().flatten().min()?,
+        Rest::Until(until) => earlier(until, others)?,
     };
     Some(Duration::from_micros(until.since_us(now())).max(Duration::from_millis(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests() {
+        assert_eq!(timeout(Rest::Tick, None), Some(TICK));
+        assert_eq!(timeout(Rest::Until(None), None), None);
+        // Due or overdue: not at once, or a ring that is full would make it spin.
+        assert_eq!(timeout(Rest::Until(Some(Instant::from_micros(1))), None), Some(Duration::from_millis(1)));
+        let soon = timeout(Rest::Until(Some(now().after_us(90_000_000))), Some(now().after_us(50_000)));
+        assert!(soon.is_some_and(|t| t <= Duration::from_millis(50)));
+        assert_eq!((linger_us(100_000), linger_us(1_000)), (0, LINGER_US));
+    }
 }

@@ -48,7 +48,14 @@ pub(crate) fn check(options: &Up) -> Outcome<()> {
     if !device.is_up {
         fail!("{} is down: ip link set dev {} up", options.device, options.device);
     }
-    if let Some(pids) = users_of_a_dead_daemon() {
+    // One that was killed a moment ago still has its own mapping until it is quite dead.
+    let look = |_| {
+        let users = users_of_a_dead_daemon();
+        users.is_some().then(|| std::thread::sleep(std::time::Duration::from_millis(50)));
+        users
+    };
+    let mut looks = (0..10).map(look);
+    if let Some(pids) = looks.try_fold(None, |_, users| users.map(Some)).flatten() {
         fail!(
             "the daemon of before died, and processes still use its stacks: {pids}; they go on being served; end them first"
         );
@@ -152,6 +159,7 @@ pub(crate) fn start(options: &Up) -> Outcome<Daemon> {
         draining: HashSet::new(),
         next_sweep: None,
         linger_us: super::stacks::LINGER_US,
+        next_age: 0,
         ending: false,
         farewell: None,
     })

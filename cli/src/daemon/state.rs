@@ -24,6 +24,8 @@ pub(crate) fn devices() -> Vec<String> {
     let Ok(entries) = directory().and_then(|d| std::fs::read_dir(d).context("")) else { return Vec::new() };
     let name = |e: std::fs::DirEntry| e.file_name().to_str()?.strip_suffix(".sock").map(str::to_owned);
     let mut names: Vec<String> = entries.filter_map(Result::ok).filter_map(name).collect();
+    // Inode numbers are used again: files of a namespace that is no more may lie where ours would.
+    names.retain(|n| nix::net::if_::if_nametoindex(n.as_str()).is_ok());
     names.sort();
     names
 }

@@ -138,6 +138,11 @@ impl Steering {
         flows.iter().for_each(|key| self.unpin(key));
     }
 
+    /// Whether [`Steering::take_block`] would find one.
+    pub(crate) fn has_block(&self) -> bool {
+        !self.free_blocks.is_empty()
+    }
+
     /// A block of local ports for a stack's active opens: its first port, and how many.
     pub(crate) fn take_block(&mut self, stack: u32) -> Outcome<Option<(u16, u16)>> {
         let sockets = kernel_sockets::all();

@@ -34,6 +34,9 @@ pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Resu
 }
 
 pub(crate) unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> Result<isize> {
+    if TABLE.lookup(fd).kind() == Kind::Stream {
+        return Err(EINVAL); // and the template, which accepted connections share, must not be bound
+    }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(bind, fd, addr, len) }?;
     if TABLE.lookup(fd).kind() == Kind::Fresh {
@@ -45,6 +48,9 @@ pub(crate) unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> R
 }
 
 pub(crate) unsafe fn listen(fd: c_int, backlog: c_int) -> Result<isize> {
+    if TABLE.lookup(fd).kind() == Kind::Stream {
+        return Err(EINVAL);
+    }
     // SAFETY: numbers only.
     let done = unsafe { raw!(listen, fd, backlog) }?;
     match TABLE.lookup(fd) {

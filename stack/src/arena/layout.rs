@@ -16,7 +16,7 @@ pub(super) const TIME_WAITS: usize = 32 * 1024;
 pub(super) const SOCKETS: usize = 16 * 1024;
 pub(super) const EPOLL_SETS: usize = 256;
 pub(super) const EPOLL_ITEMS: usize = 24 * 1024;
-pub(super) const FLOW_BUCKETS: usize = 32 * 1024;
+pub(super) const FLOW_BUCKETS: usize = 64 * 1024;
 
 pub(super) const PAGE: usize = 4096;
 

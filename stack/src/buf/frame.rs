@@ -6,9 +6,9 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 /// Bytes in a frame (one UMEM chunk).
 pub const FRAME_SIZE: usize = 2048;
 
-/// Where payload starts in a frame that is to be sent: room for Ethernet (14), two VLAN tags (8), IPv6 (40) and TCP
-/// with all options (60), rounded up.
-pub const TX_HEADROOM: usize = 128;
+/// Where payload starts in a frame that is to be sent: room for AF_XDP's transmit metadata (24), Ethernet (14), two
+/// VLAN tags (8), IPv6 (40) and TCP with all options (60), rounded up.
+pub const TX_HEADROOM: usize = 160;
 
 /// A frame's name: its index in the UMEM. `NONE` ends a list.
 pub type FrameId = u32;

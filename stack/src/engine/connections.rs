@@ -5,7 +5,7 @@ use super::{Engine, context};
 use crate::slab::{NONE, Slab};
 use crate::socket::readiness::{ANY, IN, OUT};
 use crate::tcp::{Arrival, Events, Linger, Links, State, Tcb};
-use crate::time::{Instant, MS};
+use crate::time::Instant;
 use crate::timer_wheel::Nodes;
 
 impl Nodes for Slab<'_, Tcb> {
@@ -40,18 +40,19 @@ impl Engine<'_> {
 
     /// Puts the connection where its wishes belong: transmit list, timer wheel.
     #[inline]
-    pub(crate) fn schedule(&mut self, _now: Instant, conn: u32) {
+    pub(crate) fn schedule(&mut self, now: Instant, conn: u32) {
         let tcb = &self.conns[conn];
         if !tcb.link.in_transmit && tcb.wants_transmit() {
             self.push_transmit(conn);
         }
-        self.arm_timer(conn);
+        self.arm_timer(now, conn);
     }
 
+    /// A deadline that has passed counts as now: it comes due with the next tick, so nothing is served twice in one.
     #[inline]
-    pub(super) fn arm_timer(&mut self, conn: u32) {
+    pub(super) fn arm_timer(&mut self, now: Instant, conn: u32) {
         if let Some(deadline) = self.conns[conn].deadline() {
-            self.state.wheel.arm(&mut self.conns, conn, deadline);
+            self.state.wheel.arm(&mut self.conns, conn, deadline.max(now));
         }
     }
 
@@ -147,8 +148,6 @@ impl Engine<'_> {
     }
 
     fn handle_due(&mut self, now: Instant, conn: u32) {
-        // Before anything else can arm it: whatever its deadline will be, this connection is served once per tick.
-        self.state.wheel.arm(&mut self.conns, conn, now.after_us(MS));
         let arrival = self.conns[conn].handle_deadline(&mut context!(self, now));
         self.after(now, conn, arrival);
     }

@@ -4,7 +4,7 @@
 use super::{Engine, TxFrame};
 use crate::addr::{Flow, Mac};
 use crate::drops::Drop;
-use crate::wire::tcp::Control;
+use crate::wire::tcp::{Control, Flags};
 
 const RING: usize = 64;
 
@@ -55,10 +55,16 @@ impl Engine<'_> {
             return self.state.counters.drops.count(Drop::ControlQueueFull);
         }
         let Some(frame) = self.frames.alloc() else { return self.state.counters.drops.count(Drop::NoFrame) };
+        let counters = &mut self.state.counters;
+        counters.tx_segments += 1;
+        match control.flags.has(Flags::RST) {
+            true => counters.tx_rsts += 1,
+            false => counters.tx_pure_acks += 1,
+        }
         let off = crate::buf::TX_HEADROOM as u16;
         let out = &mut self.frames.bytes_mut(frame)[usize::from(off)..];
         let len = control.emit(flow.local.port, flow.remote.port, out) as u16;
-        let ready = self.finish_frame(flow, mac, TxFrame { frame, off, len, queue });
+        let ready = self.finish_frame(flow, mac, TxFrame { frame, off, len, transport: 0, queue });
         self.state.control.push(ready);
     }
 }

@@ -168,7 +168,6 @@ impl Engine<'_> {
     }
 
     fn reply_reset(&mut self, origin: &Origin, reset: &tcp::Control) {
-        self.state.counters.tx_rsts += 1;
         self.reply(&origin.flow, origin.mac, origin.queue, reset);
     }
 

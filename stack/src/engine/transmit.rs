@@ -19,6 +19,8 @@ pub struct TxFrame {
     pub frame: FrameId,
     pub off: u16,
     pub len: u16,
+    /// Where the TCP header starts, counted from `off`: for a device that finishes the checksum.
+    pub transport: u8,
     /// The queue the flow's frames arrive on.
     pub queue: u8,
 }
@@ -71,8 +73,12 @@ impl Engine<'_> {
             };
             let (flow, link) = (*self.conns[conn].flow(), &self.conns[conn].link);
             let (mac, queue) = (link.peer_mac, link.rx_queue);
-            self.end_turn(conn);
-            let ready = self.finish_frame(&flow, mac, TxFrame { frame: out.frame, off: out.off, len: out.len, queue });
+            self.end_turn(now, conn);
+            let ready = self.finish_frame(
+                &flow,
+                mac,
+                TxFrame { frame: out.frame, off: out.off, len: out.len, transport: 0, queue },
+            );
             self.frames.mark_in_tx(out.frame);
             if !out.keep {
                 self.frames.release(out.frame);
@@ -83,8 +89,8 @@ impl Engine<'_> {
     }
 
     /// After a segment of the connection at the front: does it stay, go to the back, or leave the list?
-    fn end_turn(&mut self, conn: u32) {
-        self.arm_timer(conn);
+    fn end_turn(&mut self, now: Instant, conn: u32) {
+        self.arm_timer(now, conn);
         self.state.turn += 1;
         if !self.conns[conn].wants_transmit() {
             self.pop_transmit();
@@ -117,7 +123,7 @@ impl Engine<'_> {
         ip::transmit(flow, self.state.tunables.ttl as u8, segment.len, network);
         let ethertype = if flow.remote.ip.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
         ethernet::emit(&ethernet::Header { dst: mac, src: config.mac, ethertype }, ether);
-        TxFrame { off: off as u16, len: len as u16, ..segment }
+        TxFrame { off: off as u16, len: len as u16, transport: headers as u8, ..segment }
     }
 
     /// Makes sure that the connection's cached MAC is as fresh as the tables. One comparison, unless they changed.

@@ -2,10 +2,10 @@
 
 use super::Bell;
 use crate::arena::{Arena, BELLS, LockOutcome, ProcId, StackSlot};
-use crate::engine::Engine;
+use crate::engine::{Engine, TxChecksum};
 use crate::sys;
 use crate::time::Instant;
-use crate::xsk::Queue;
+use crate::xsk::{Queue, request_checksum};
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 use std::io;
@@ -240,13 +240,17 @@ impl Guard<'_> {
     /// Sends what the engine has to send: onto the transmit rings, one kick a queue.
     pub fn flush(&mut self, now: Instant) {
         let queues = &self.stack.queues;
+        let partial = self.engine.config().tx_checksum == TxChecksum::PseudoHeader;
         let mut written = [0u32; crate::arena::MAX_QUEUES];
         // The engine may choose any queue: as long as the fullest ring has room, every frame finds a place.
         let mut room = queues.iter().map(Queue::tx_room).min().unwrap_or(0);
         while room > 0 {
             let Some(out) = self.engine.poll_transmit(now) else { break };
             let q = usize::from(out.queue).min(queues.len() - 1);
-            queues[q].write_tx(written[q], out.frame, out.off, out.len);
+            if partial {
+                request_checksum(self.engine.frames_mut().bytes_mut(out.frame), &out);
+            }
+            queues[q].write_tx(written[q], &out, partial);
             written[q] += 1;
             room -= 1;
             if room == 0 || written[q] % 64 == 0 {

@@ -221,12 +221,12 @@ impl Engine<'_> {
     /// What a segment to or from this address may carry on our device.
     pub(crate) fn mss_towards(&self, remote: &Ip) -> u16 {
         let headers = crate::ip::header_len(remote) as u16 + 20;
-        self.state.config.mtu.saturating_sub(headers).min(MSS_MAX)
+        self.state.config.mtu.min(PACKET_MAX).saturating_sub(headers)
     }
 }
 
-/// A segment's payload lies in one frame, behind the headroom.
-const MSS_MAX: u16 = (crate::buf::FRAME_SIZE - crate::buf::TX_HEADROOM) as u16;
+/// A received packet lies in one frame, behind XDP's headroom (256), an Ethernet header and two VLAN tags.
+const PACKET_MAX: u16 = (crate::buf::FRAME_SIZE - 256 - 14 - 8) as u16;
 
 fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     let link = &mut conns[conn].link;

@@ -73,6 +73,11 @@ impl Engine<'_> {
         true
     }
 
+    /// The stack has no blocks any more (the daemon took them back).
+    pub fn forget_port_blocks(&mut self) {
+        self.state.ports = PortBlocks::default();
+    }
+
     /// Whether another block should be asked for.
     pub fn ports_low(&self) -> bool {
         self.state.ports.is_low()

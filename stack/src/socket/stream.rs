@@ -247,12 +247,12 @@ impl Engine<'_> {
         Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].send_room()))
     }
 
-    /// shutdown(). On a listener the receiving side's end is the end of listening; the shim closes it then.
+    /// shutdown(). On a listener the receiving side's end is the end of listening: it becomes an unconnected socket.
     pub fn shutdown(&mut self, now: Instant, s: SocketId, how: How) -> Result<(), Errno> {
         let (index, conn) = self.stream(s)?;
         let Some(conn) = conn.filter(|conn| !matches!(self.conns[*conn].state(), State::Closed | State::TimeWait))
         else {
-            return if self.sockets[index].kind == Kind::Listener { Ok(()) } else { Err(Errno::ENOTCONN) };
+            return self.shutdown_unconnected(now, index, how);
         };
         if self.conns[conn].state() == State::SynSent {
             // As on Linux, the attempt is given up, and the socket is as new.
@@ -268,6 +268,18 @@ impl Engine<'_> {
             self.after(now, conn, arrival);
         }
         self.announce_change(index);
+        Ok(())
+    }
+
+    fn shutdown_unconnected(&mut self, now: Instant, index: u32, how: How) -> Result<(), Errno> {
+        if self.sockets[index].kind != Kind::Listener {
+            return Err(Errno::ENOTCONN);
+        }
+        if how != How::Write {
+            self.close_listener(now, index);
+            self.sockets[index].kind = Kind::Stream;
+            self.announce_change(index);
+        }
         Ok(())
     }
 

@@ -151,10 +151,15 @@ impl Tcb {
     }
 
     /// SND.WND follows the newest segment (RFC 9293 §3.10.7.4: SND.WL1 and SND.WL2). Whether it changed.
+    ///
+    /// A new acknowledgement always brings its window with it, though an older segment by its number: SND.WND counts from
+    /// SND.UNA, and moving only that would move the right edge of the window (Linux: tcp_may_update_window).
     #[inline]
     pub(super) fn update_window(&mut self, seg: &Segment) -> bool {
         let snd = &mut self.snd;
-        let is_newer = snd.wl1.is_before(seg.seq) || snd.wl1 == seg.seq && !seg.ack.is_before(snd.wl2);
+        let is_newer = seg.ack.is_after(snd.una)
+            || snd.wl1.is_before(seg.seq)
+            || snd.wl1 == seg.seq && !seg.ack.is_before(snd.wl2);
         if !is_newer || seg.ack.is_before(snd.una) {
             return false;
         }
@@ -252,7 +257,8 @@ impl Tcb {
             Stop::Reset => {
                 cx.counters.resets_received += 1;
                 let error = self.error_of_reset();
-                Arrival { events: self.end(cx, Some(error)) | Events::RESET, reply: None }
+                let reset = if error.is_some() { Events::RESET } else { Events::NONE };
+                Arrival { events: self.end(cx, error) | reset, reply: None }
             }
             Stop::Abort(reason) => {
                 cx.counters.drops.count(reason);
@@ -263,12 +269,14 @@ impl Tcb {
         }
     }
 
-    /// What Linux reports for a RST, by state (tcp_reset).
-    fn error_of_reset(&self) -> TcpError {
+    /// What Linux reports for a RST, by state (tcp_reset). In TIME-WAIT both sides are done: that is no error, the peer only
+    /// has forgotten already.
+    fn error_of_reset(&self) -> Option<TcpError> {
         match self.state {
-            State::SynSent => TcpError::Refused,
-            State::CloseWait => TcpError::Pipe,
-            _ => TcpError::Reset,
+            State::SynSent => Some(TcpError::Refused),
+            State::CloseWait => Some(TcpError::Pipe),
+            State::TimeWait => None,
+            _ => Some(TcpError::Reset),
         }
     }
 

@@ -69,8 +69,7 @@ impl Tcb {
             lost: snd.lost,
             notsent: snd.unsent(),
             retrans_total: snd.retransmits_total,
-            // Wraps with the sequence numbers; the 64-bit count is not kept per segment.
-            bytes_acked: u64::from(snd.una.since(snd.iss).saturating_sub(1)),
+            bytes_acked: snd.bytes_acked,
             bytes_received: rcv.bytes_total,
             last_data_sent_ms: ms_since(snd.last_sent_at),
             last_data_recv_ms: ms_since(rcv.last_at),

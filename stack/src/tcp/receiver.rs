@@ -141,13 +141,14 @@ impl Receiver {
     pub(super) fn offer_window(&mut self) -> u16 {
         let now = self.window();
         let mut room = self.room().min(u32::from(u16::MAX) << self.shift);
-        // Silly-window avoidance (RFC 9293 §3.8.6.2.2): open by a segment or half the buffer, or not at all.
-        if room < u32::from(self.mss).min(self.space / 2) {
+        // Silly-window avoidance (RFC 9293 §3.8.6.2.2): open by a segment or half the buffer, or not at all. And while there
+        // is a hole the edge stays: an acknowledgement with another window is no duplicate, and the peer counts those.
+        if room < u32::from(self.mss).min(self.space / 2) || !self.out_of_order.is_empty() && now > 0 {
             room = 0;
         }
-        let field = if room > now { room >> self.shift } else { (now + (1 << self.shift) - 1) >> self.shift };
-        // Rounding a larger room down may fall below what was offered; that must not shrink.
-        let field = field.max((now + (1 << self.shift) - 1) >> self.shift).min(u32::from(u16::MAX));
+        // What was offered does not shrink, not even by rounding.
+        let offered = (now + (1 << self.shift) - 1) >> self.shift;
+        let field = (room >> self.shift).max(offered).min(u32::from(u16::MAX));
         self.edge = self.edge.later(self.nxt + (field << self.shift));
         field as u16
     }
@@ -269,9 +270,9 @@ impl Receiver {
         }
     }
 
-    /// Remembers where the peer's FIN is. The first that lies in the window counts.
+    /// Remembers where the peer's FIN is, when that lies in the window. A later word corrects an earlier one.
     pub(super) fn note_fin(&mut self, at: Seq) {
-        if !self.fin_known && !at.is_before(self.nxt) && !at.is_after(self.edge) {
+        if !self.fin_reached && !at.is_before(self.nxt) && !at.is_after(self.edge) {
             self.fin_known = true;
             self.fin_at = at;
         }
@@ -280,6 +281,10 @@ impl Receiver {
     /// Whether everything before the peer's FIN is here; takes the FIN if so.
     pub(super) fn reach_fin(&mut self) -> bool {
         let reached = self.fin_known && !self.fin_reached && self.nxt == self.fin_at;
+        if self.fin_known && !self.fin_reached && self.nxt.is_after(self.fin_at) {
+            // There was data behind it: it was no FIN.
+            self.fin_known = false;
+        }
         if reached {
             self.fin_reached = true;
             self.nxt += 1;

@@ -59,6 +59,8 @@ pub(super) struct Sender {
     /// The next retransmission is a frame that still lies in the transmit ring: wait for the timer.
     pub(super) ring_busy: bool,
     pub(super) last_sent_at: Instant,
+    /// Octets ever acknowledged: for tools.
+    pub(super) bytes_acked: u64,
     pub(super) retransmits_total: u32,
     _pad: u32,
 }
@@ -89,6 +91,7 @@ impl Sender {
             override_silly: false,
             ring_busy: false,
             last_sent_at: Instant::ZERO,
+            bytes_acked: 0,
             retransmits_total: 0,
             _pad: 0,
         }
@@ -116,6 +119,14 @@ impl Sender {
     #[inline]
     pub(super) fn usable(&self) -> u32 {
         self.wnd.saturating_sub(self.flight())
+    }
+
+    /// The sequence number of a segment without data: SND.NXT, or the right edge of the peer's window when that moved left
+    /// of it; for beyond the edge the peer would not look at our acknowledgement (Linux: tcp_acceptable_seq). A FIN may
+    /// stand behind the edge, and rounding is forgiven.
+    pub(super) fn acceptable_seq(&self) -> Seq {
+        let beyond = self.flight().saturating_sub(self.wnd);
+        if beyond <= 1 << self.shift { self.nxt } else { self.una + self.wnd }
     }
 
     pub(super) fn next_unsent(&self) -> Option<FrameId> {
@@ -324,6 +335,7 @@ impl Tcb {
         let acked = ack.since(self.snd.una);
         let rtt_us = self.snd.release_until(cx.frames, ack, cx.now);
         self.snd.una = ack;
+        self.snd.bytes_acked += u64::from(acked);
         self.snd.ring_busy = false;
         self.timers.note_progress();
         self.take_rtt(cx, rtt_us, echo, cx.now);

@@ -251,7 +251,7 @@ impl Tcb {
     /// The RST that tells the peer.
     pub(super) fn reset_segment(&self, cx: &Context<'_, '_>) -> Control {
         Control {
-            seq: self.snd.nxt,
+            seq: self.snd.acceptable_seq(),
             ack: self.rcv.nxt,
             flags: Flags::RST | Flags::ACK,
             window: 0,

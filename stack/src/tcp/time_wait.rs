@@ -58,7 +58,7 @@ impl TimeWait {
     /// The record of a connection that is in TIME-WAIT.
     pub fn from_tcb(tcb: &Tcb, now: Instant) -> TimeWait {
         TimeWait {
-            expires_at: tcb.deadline().unwrap_or(now),
+            expires_at: tcb.timers.alive_at.max(now),
             free: NONE,
             hash_next: NONE,
             queue_next: NONE,

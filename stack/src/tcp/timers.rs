@@ -152,17 +152,17 @@ impl Tcb {
 
     /// RFC 6298 §5.4 to §5.6.
     fn expire_retransmit(&mut self, cx: &mut Context<'_, '_>) -> Events {
-        let front = self.snd.queue.front().filter(|_| self.snd.flight() > 0);
-        if self.snd.ring_busy || front.is_some_and(|id| cx.frames.is_in_tx(id)) {
-            // It has not left the machine: that is no loss. Look again.
-            self.snd.ring_busy = front.is_some_and(|id| cx.frames.is_in_tx(id));
-            self.timers.arm_retransmit(cx.now, self.rto_us(cx));
-            return Events::NONE;
-        }
         let stalled = self.note_stalled(cx, self.rto_us(cx));
         let retries = if self.is_orphan() { ORPHAN_RETRIES } else { cx.tunables.retries2 };
         if stalled >= self.patience_us(cx, retries) {
             return self.give_up(cx);
+        }
+        let front_in_ring = self.snd.queue.front().is_some_and(|id| cx.frames.is_in_tx(id));
+        if self.snd.ring_busy || front_in_ring {
+            // It has not left the machine: that is no loss. Look again.
+            self.snd.ring_busy = front_in_ring;
+            self.timers.arm_retransmit(cx.now, self.rto_us(cx));
+            return Events::NONE;
         }
         cx.counters.rto_expiries += 1;
         self.recover_on_timeout(cx, self.timers.retransmits == 0);
@@ -218,7 +218,12 @@ impl Tcb {
     /// When data waits, nothing is in flight and nothing may go, only the persist timer can move things on.
     #[inline]
     pub(super) fn arm_persist(&mut self, cx: &Context<'_, '_>) {
-        if self.snd.unsent() > 0 && self.snd.flight() == 0 && self.state != State::Closed {
+        let unsent = self.snd.unsent();
+        if unsent == 0 || self.snd.flight() != 0 {
+            return;
+        }
+        // With nothing in flight, only these hold data back.
+        if self.timers.retransmit_at.is_set() || self.options.cork || self.snd.usable() < unsent {
             self.arm_persist_slow(cx);
         }
     }

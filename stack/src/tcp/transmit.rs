@@ -52,7 +52,7 @@ impl Tcb {
             return Some(probe);
         }
         if self.owed.has(Owed::ACK) {
-            let ack = self.send_empty(cx, self.snd.nxt, Flags::ACK)?;
+            let ack = self.send_empty(cx, self.snd.acceptable_seq(), Flags::ACK)?;
             cx.counters.tx_pure_acks += 1;
             return Some(ack);
         }

@@ -31,26 +31,33 @@ impl Sum {
     /// Adds bytes that start at an even offset of what is summed.
     #[inline]
     pub fn add_bytes(self, bytes: &[u8]) -> Sum {
-        let mut sum = self.0;
-        let mut carries = 0u64;
-        let mut blocks = bytes.chunks_exact(32);
-        for block in &mut blocks {
-            for word in block.chunks_exact(8) {
-                let (s, c) = sum.overflowing_add(u64::from_ne_bytes(word.try_into().unwrap_or([0; 8])));
-                sum = s;
-                carries += u64::from(c);
-            }
+        let mut sum = self;
+        let (blocks, rest) = bytes.as_chunks::<64>();
+        for block in blocks {
+            sum = sum.add_block(block);
         }
-        let mut words = blocks.remainder().chunks_exact(8);
-        for word in &mut words {
-            let (s, c) = sum.overflowing_add(u64::from_ne_bytes(word.try_into().unwrap_or([0; 8])));
-            sum = s;
-            carries += u64::from(c);
+        let (words, rest) = rest.as_chunks::<8>();
+        for word in words {
+            sum = sum.add_word(u64::from_ne_bytes(*word));
         }
-        let rest = words.remainder();
+        if rest.is_empty() {
+            return sum;
+        }
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
-        Sum(sum).add_word(carries).add_word(u64::from_ne_bytes(last))
+        sum.add_word(u64::from_ne_bytes(last))
+    }
+
+    /// One chain of add-with-carry: an instruction for eight bytes.
+    #[inline]
+    fn add_block(self, block: &[u8; 64]) -> Sum {
+        let (mut sum, mut carry) = (self.0, false);
+        for word in block.as_chunks::<8>().0 {
+            let (s, c1) = sum.overflowing_add(u64::from_ne_bytes(*word));
+            let (s, c2) = s.overflowing_add(u64::from(carry));
+            (sum, carry) = (s, c1 | c2);
+        }
+        Sum(sum).add_word(u64::from(carry))
     }
 
     /// The folded sum as a number of the wire (not complemented).
@@ -106,6 +113,7 @@ mod tests {
             assert_eq!(Sum::ZERO.add_bytes(&bytes[..len]).fold(), reference(&bytes[..len]), "length {len}");
         }
         assert_eq!(Sum::ZERO.add_bytes(&[0xff; 1500]).fold(), 0xffff);
+        assert_eq!(Sum(u64::MAX).add_bytes(&[0xff; 128]).fold(), 0xffff, "carries on top of carries");
         assert_eq!(Sum::ZERO.add_bytes(&[0xff; 1500]).add_bytes(&[0xff; 1500]).fold(), 0xffff);
     }
 

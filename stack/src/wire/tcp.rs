@@ -214,33 +214,27 @@ impl Header {
 /// Writes header and options to the start of `out` (at least [`Header::len`] bytes) with a zero checksum; returns its length.
 pub fn emit(header: &Header, out: &mut [u8]) -> usize {
     let len = header.len();
-    let (head, mut options) = out[..len].split_at_mut(HEADER_LEN);
-    head[0..2].copy_from_slice(&header.local_port.to_be_bytes());
-    head[2..4].copy_from_slice(&header.remote_port.to_be_bytes());
-    head[4..8].copy_from_slice(&header.seq.0.to_be_bytes());
-    head[8..12].copy_from_slice(&header.ack.0.to_be_bytes());
-    head[12] = (len as u8 / 4) << 4;
-    head[13] = header.flags.0;
-    head[14..16].copy_from_slice(&header.window.to_be_bytes());
-    head[16..20].fill(0);
+    let control = (len as u32 / 4) << 28 | u32::from(header.flags.0) << 16 | u32::from(header.window);
+    let ports = u32::from(header.local_port) << 16 | u32::from(header.remote_port);
+    let mut out = put(out, [ports, header.seq.0, header.ack.0, control, 0]);
     if let Some(mss) = header.mss {
-        let [a, b] = mss.to_be_bytes();
-        options = put(options, [2, 4, a, b]);
+        out = put(out, [0x0204_0000 | u32::from(mss)]);
     }
     if let Some(shift) = header.window_scale {
-        options = put(options, [1, 3, 3, shift]);
+        out = put(out, [0x0103_0300 | u32::from(shift)]);
     }
     if let Some((value, echo)) = header.timestamp {
-        options = put(options, ALIGNED_TIMESTAMP.to_be_bytes());
-        options = put(options, value.to_be_bytes());
-        put(options, echo.to_be_bytes());
+        put(out, [ALIGNED_TIMESTAMP, value, echo]);
     }
     len
 }
 
-fn put(out: &mut [u8], word: [u8; 4]) -> &mut [u8] {
-    let (here, rest) = out.split_at_mut(4);
-    here.copy_from_slice(&word);
+#[inline]
+fn put<const N: usize>(out: &mut [u8], words: [u32; N]) -> &mut [u8] {
+    let (here, rest) = out.split_at_mut(4 * N);
+    for (bytes, word) in here.chunks_exact_mut(4).zip(words) {
+        bytes.copy_from_slice(&word.to_be_bytes());
+    }
     rest
 }
 

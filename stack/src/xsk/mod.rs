@@ -10,7 +10,7 @@ mod queue;
 mod ring;
 mod umem;
 
-pub(crate) use queue::Queue;
+pub(crate) use queue::{Queue, request_checksum};
 pub use umem::{UmemOwner, XskError};
 
 /// Descriptors in a receive, transmit, fill or completion ring.

@@ -4,6 +4,7 @@ use super::ring::Ring;
 use super::{COMPLETION_RING, FILL_RING, RX_RING, TX_RING};
 use crate::arena::{Arena, LockOutcome, Pool, QueueShared};
 use crate::buf::{FRAME_SIZE, FrameId, OWNER_FILL};
+use crate::engine::TxFrame;
 use crate::sys;
 use core::sync::atomic::Ordering;
 use std::io;
@@ -11,6 +12,19 @@ use std::os::fd::RawFd;
 
 /// Kicks in a row before the rest of the ring waits for the next turn.
 const KICKS_MAX: u32 = 64;
+
+/// Bytes in front of a frame for `struct xsk_tx_metadata` (linux/if_xdp.h): flags, then what is requested.
+pub(crate) const METADATA_LEN: usize = 24;
+
+/// Asks, in the metadata in front of a frame, that the TCP checksum be finished: the field holds the pseudo-header's
+/// sum already. `frame` is the whole frame's memory.
+pub(crate) fn request_checksum(frame: &mut [u8], out: &TxFrame) {
+    const CHECKSUM_IN_TCP: u16 = 16;
+    let at = usize::from(out.off) - METADATA_LEN;
+    frame[at..at + 8].copy_from_slice(&u64::from(libc::XDP_TXMD_FLAGS_CHECKSUM).to_ne_bytes());
+    frame[at + 8..at + 10].copy_from_slice(&u16::from(out.transport).to_ne_bytes());
+    frame[at + 10..at + 12].copy_from_slice(&CHECKSUM_IN_TCP.to_ne_bytes());
+}
 
 /// The fill and the completion ring of a queue.
 #[derive(Debug)]
@@ -81,10 +95,12 @@ impl Queue {
         self.tx.room()
     }
 
-    /// Puts the `n`-th frame of a batch on the transmit ring.
-    pub(crate) fn write_tx(&self, n: u32, frame: FrameId, off: u16, len: u16) {
-        let addr = u64::from(frame) * FRAME_SIZE as u64 + u64::from(off);
-        self.tx.write(n, libc::xdp_desc { addr, len: len.into(), options: 0 });
+    /// Puts the `n`-th frame of a batch on the transmit ring. With `metadata`, the bytes in front of the frame say
+    /// what the device is asked for.
+    pub(crate) fn write_tx(&self, n: u32, out: &TxFrame, metadata: bool) {
+        let addr = u64::from(out.frame) * FRAME_SIZE as u64 + u64::from(out.off);
+        let options = if metadata { libc::XDP_TX_METADATA } else { 0 };
+        self.tx.write(n, libc::xdp_desc { addr, len: out.len.into(), options });
     }
 
     pub(crate) fn publish_tx(&self, n: u32) {

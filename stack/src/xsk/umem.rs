@@ -1,5 +1,6 @@
 //! The daemon's side of AF_XDP: it registers the UMEM and makes all sockets; processes only get descriptors.
 
+use super::queue::METADATA_LEN;
 use super::{COMPLETION_RING, FILL_FRAMES, FILL_RING, Queue, RX_RING, TX_RING};
 use crate::arena::Arena;
 use crate::buf::FRAME_SIZE;
@@ -54,12 +55,13 @@ pub struct UmemOwner {
     ifindex: u32,
     bases: Vec<OwnedFd>,
     zero_copy: bool,
+    finishes_checksums: bool,
 }
 
 impl UmemOwner {
     /// Registers the arena's UMEM with the device's queues and fills their fill rings. `zero_copy`: try it first.
     pub fn open(arena: &'static Arena, ifindex: u32, queues: u32, zero_copy: bool) -> Result<UmemOwner, XskError> {
-        let mut owner = UmemOwner { arena, ifindex, bases: Vec::new(), zero_copy: false };
+        let mut owner = UmemOwner { arena, ifindex, bases: Vec::new(), zero_copy: false, finishes_checksums: false };
         for queue in 0..queues {
             let base = owner.open_base(queue, zero_copy)?;
             owner.bases.push(base);
@@ -71,13 +73,13 @@ impl UmemOwner {
     fn open_base(&mut self, queue: u32, zero_copy: bool) -> Result<OwnedFd, XskError> {
         let first = self.bases.is_empty();
         if first && zero_copy {
-            let socket = self.prepare_base(true)?;
+            let socket = self.prepare_base(true, true)?;
             if self.bind(&socket, queue, libc::XDP_ZEROCOPY, None).is_ok() {
                 self.zero_copy = true;
                 return Ok(socket);
             }
         }
-        let socket = self.prepare_base(first)?;
+        let socket = self.prepare_base(first, false)?;
         let shared = self.bases.first().map(AsRawFd::as_raw_fd);
         let mode = if first { libc::XDP_COPY } else { 0 };
         self.bind(&socket, queue, mode, shared).map_err(|e| match e.raw_os_error() {
@@ -89,23 +91,32 @@ impl UmemOwner {
     }
 
     /// A socket with fill and completion ring, and the UMEM when it is the first.
-    fn prepare_base(&self, first: bool) -> Result<OwnedFd, XskError> {
+    fn prepare_base(&mut self, first: bool, zero_copy: bool) -> Result<OwnedFd, XskError> {
         let socket = new_socket()?;
         let fd = socket.as_raw_fd();
         if first {
             let (addr, len) = self.arena.umem();
-            let umem = libc::xdp_umem_reg {
-                addr: addr as u64,
-                len: len as u64,
-                chunk_size: FRAME_SIZE as u32,
-                headroom: 0,
-                flags: 0,
-                tx_metadata_len: 0,
+            let register = |flags, tx_metadata_len| {
+                let umem = libc::xdp_umem_reg {
+                    addr: addr as u64,
+                    len: len as u64,
+                    chunk_size: FRAME_SIZE as u32,
+                    headroom: 0,
+                    flags,
+                    tx_metadata_len,
+                };
+                sys::set_option(fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &umem)
             };
-            sys::set_option(fd, libc::SOL_XDP, libc::XDP_UMEM_REG, &umem).map_err(|e| match e.raw_os_error() {
-                Some(libc::ENOBUFS | libc::ENOMEM) => XskError::Memlock { bytes: len },
-                _ => XskError::Os { what: "cannot register the packet memory", error: e },
-            })?;
+            // In copy mode the kernel makes an skb of each frame, and every device takes those with an unfinished
+            // checksum. Kernels before 6.8 know no metadata and refuse the flag.
+            self.finishes_checksums =
+                !zero_copy && register(libc::XDP_UMEM_TX_METADATA_LEN, METADATA_LEN as u32).is_ok();
+            if !self.finishes_checksums {
+                register(0, 0).map_err(|e| match e.raw_os_error() {
+                    Some(libc::ENOBUFS | libc::ENOMEM) => XskError::Memlock { bytes: len },
+                    _ => XskError::Os { what: "cannot register the packet memory", error: e },
+                })?;
+            }
         }
         ring_size(fd, libc::XDP_UMEM_FILL_RING, FILL_RING)?;
         ring_size(fd, libc::XDP_UMEM_COMPLETION_RING, COMPLETION_RING)?;
@@ -153,6 +164,11 @@ impl UmemOwner {
 
     pub fn is_zero_copy(&self) -> bool {
         self.zero_copy
+    }
+
+    /// Whether frames may be sent with a TCP checksum that covers the pseudo-header only, see `Queue::write_tx`.
+    pub fn finishes_checksums(&self) -> bool {
+        self.finishes_checksums
     }
 }
 

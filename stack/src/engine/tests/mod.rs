@@ -1,9 +1,13 @@
-//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames.
+//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
+//! `chaos`: anything at all; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
 
 mod bulk;
+mod chaos;
+mod icmp;
 mod lifecycle;
 mod malformed;
 mod next_hop;
+mod sockets;
 
 use crate::addr::Endpoint;
 use crate::socket::readiness::{HUP, IN, OUT};

@@ -44,9 +44,32 @@ impl Recovery {
         Recovery { recover: iss, ..Recovery::default() }
     }
 
+    /// Keeps `recover` close behind SND.UNA once that has passed it, lest the numbers wrap between two losses.
+    #[inline]
+    fn follow(&mut self, una: Seq) {
+        if una.is_after(self.recover) {
+            self.recover = una - 1;
+        }
+    }
+
     /// Nothing unusual: the fast path may be taken.
     #[inline]
     pub(super) fn is_calm(&self) -> bool {
         self.phase == Phase::Open && self.dupacks == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recover_never_gets_ahead_however_long_nothing_is_lost() {
+        let mut recovery = Recovery::new(Seq(u32::MAX - 5));
+        for step in 0..64u32 {
+            let una = Seq((u32::MAX - 4).wrapping_add(step.wrapping_mul(1 << 28)));
+            assert!(una.is_after(recovery.recover));
+            recovery.follow(una);
+        }
     }
 }

@@ -62,6 +62,7 @@ impl Tcb {
             Phase::Open => {
                 self.recovery.dupacks = 0;
                 self.recovery.credit = 0;
+                self.recovery.follow(self.snd.una);
                 self.congestion.on_ack(acked, flight, mss);
                 Timer::Restart
             }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod close;
+mod cost;
 mod fast_path;
 mod handshake;
 mod harness;

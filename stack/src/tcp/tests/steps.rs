@@ -100,6 +100,28 @@ fn window_follows_the_newest_segment_only() {
 }
 
 #[test]
+fn an_acknowledgement_that_was_overtaken_brings_its_window() {
+    let mut host = established();
+    host.write(at_ms(1001), &[1; 3000]);
+    host.drain(at_ms(1001));
+    // Newer by its number, older by what it acknowledges; then the other way round. The edge is 1001 + 10000 in both.
+    host.arrive(at_ms(1002), &Segment { window: 10_000, ..segment(5003, 1001, ACK) }, b"");
+    host.arrive(at_ms(1002), &Segment { window: 9000, ..segment(5001, 2001, ACK) }, b"");
+    let snd = &host.tcb.snd;
+    assert_eq!((snd.una, snd.una + snd.wnd), (Seq(2001), Seq(11_001)));
+}
+
+#[test]
+fn a_window_that_shrank_does_not_silence_our_acknowledgements() {
+    let mut host = established();
+    host.write(at_ms(1001), &[1; 3000]);
+    host.drain(at_ms(1001));
+    host.arrive(at_ms(1002), &Segment { window: 500, ..segment(5001, 1001, ACK) }, b"");
+    host.arrive(at_ms(1002), &segment(4000, 1001, ACK), b"");
+    assert_eq!(host.drain(at_ms(1002))[0].seq, Seq(1501));
+}
+
+#[test]
 fn seventh_text_in_every_state() {
     // After the peer's FIN its text is not taken, but acknowledged.
     let mut host = established();
@@ -189,6 +211,27 @@ fn reset_at_rcv_nxt_ends_it() {
     // What came before stays readable, as on Linux.
     assert_eq!(host.read(at_ms(1003), 99), b"data before");
     assert_eq!(host.frames_held(), 0);
+}
+
+#[test]
+fn reset_in_time_wait_is_no_error() {
+    let mut host = established();
+    host.shutdown(at_ms(1001));
+    host.drain(at_ms(1001));
+    host.arrive(at_ms(1002), &segment(5001, 1002, ACK | Flags::FIN), b"");
+    assert_eq!(host.state(), State::TimeWait);
+    host.arrive(at_ms(1003), &segment(5002, 0, Flags::RST), b"");
+    assert_eq!((host.state(), host.tcb.error()), (State::Closed, None));
+}
+
+#[test]
+fn a_forged_fin_does_not_hide_the_real_one() {
+    let mut host = established();
+    host.arrive(at_ms(1001), &segment(5004, 1001, ACK | Flags::FIN), b"");
+    host.arrive(at_ms(1001), &segment(5001, 1001, ACK), b"0123456789");
+    assert_eq!((host.state(), host.tcb.available()), (State::Established, 10));
+    host.arrive(at_ms(1001), &segment(5011, 1001, ACK | Flags::FIN), b"");
+    assert_eq!(host.state(), State::CloseWait);
 }
 
 #[test]

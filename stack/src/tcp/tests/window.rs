@@ -169,6 +169,19 @@ fn the_right_edge_never_moves_left_and_reading_opens_it() {
 }
 
 #[test]
+fn while_there_is_a_hole_the_window_stays() {
+    let mut host = established();
+    host.arrive(at_ms(1001), &segment(5001, 1001, ACK), &[1; 1460]);
+    host.arrive(at_ms(1001), &segment(5001 + 2920, 1001, ACK), &[1; 1460]);
+    let first = host.drain(at_ms(1001))[0].window;
+    host.read(at_ms(1001), 2000);
+    for i in 3..6 {
+        host.arrive(at_ms(1001), &segment(5001 + i * 1460, 1001, ACK), &[1; 1460]);
+        assert_eq!(host.drain(at_ms(1001))[0].window, first);
+    }
+}
+
+#[test]
 fn the_window_grows_while_the_application_keeps_up() {
     let mut pair = Pair::connected(12, Tunables::default());
     assert_eq!(pair.hosts[1].tcb.info(pair.now).rcv_space, 64 * 1024);

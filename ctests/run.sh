@@ -1,0 +1,24 @@
+#!/bin/sh
+# Runs each parity program on the kernel and under the shim and compares what they print.
+#   ctests/run.sh LIBSIDESTEP.SO            over loopback: everything falls through to the kernel
+#   CT_DEV=dev CT_ADDR=… CT_PEER_ADDR=… CT_PEER_NETNS=… ctests/run.sh LIBSIDESTEP.SO    (in the server's namespace, with
+#   its daemon running): the traffic goes through the user stack, the peer stays on the kernel
+set -u
+lib=$(realpath "$1")
+here=$(dirname "$(realpath "$0")")
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+failed=0
+for source in "$here"/*.c; do
+	name=$(basename "$source" .c)
+	cc -O1 -Wall -Wextra -Wno-unused-function -o "$out/$name" "$source" || exit 1
+	timeout 30 "$out/$name" >"$out/$name.kernel" 2>&1
+	env ${CT_DEV:+SIDESTEP_DEV=$CT_DEV} LD_PRELOAD="$lib" timeout 30 "$out/$name" >"$out/$name.sidestep" 2>&1
+	if diff -u "$out/$name.kernel" "$out/$name.sidestep" && grep -q '^peer: ok' "$out/$name.kernel"; then
+		echo "ok $name ($(wc -l <"$out/$name.kernel") lines)"
+	else
+		echo "FAILED $name"
+		failed=1
+	fi
+done
+exit $failed
