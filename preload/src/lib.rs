@@ -7,7 +7,7 @@
 //! - [`listeners`], [`interest`], [`epoll`]: listeners, sockets before they connect, sets of both kinds;
 //! - [`blocking`], [`kick`]: waiting, and when a send leaves;
 //! - [`attach`], [`config`], [`fallback`]: device, daemon and stack, found when first needed, and why not;
-//! - [`fork`]: what a child inherits; [`hidden`], [`template`]: descriptors of our own.
+//! - [`c_api`]: what programs that know of us may ask; [`fork`]: what a child inherits; [`hidden`], [`template`]: descriptors of our own.
 //!
 //! Nothing here allocates once the process is attached, and nothing calls a libc function that we export.
 
@@ -15,6 +15,7 @@
 
 mod attach;
 mod blocking;
+mod c_api;
 mod calls;
 mod config;
 mod epoll;
