@@ -16,7 +16,7 @@ mod state;
 mod time_waits;
 mod transmit;
 
-use crate::buf::{FrameMeta, FrameShared, Frames};
+use crate::buf::{FrameMeta, FrameShared, Frames, Pressure};
 use crate::counters::Counters;
 use crate::ip::tables::NetTables;
 use crate::slab::Slab;
@@ -150,6 +150,11 @@ impl<'m> Engine<'m> {
         !self.state.control.is_empty() || !self.state.transmit.is_empty()
     }
 
+    /// Whether a write waits for frames. Those may come from another stack, which tells nobody.
+    pub fn is_starved(&self) -> bool {
+        self.state.starved
+    }
+
     /// Nothing is alive: no connection, no TIME-WAIT, no socket. The daemon may free the stack.
     pub fn is_idle_forever(&self) -> bool {
         self.conns.live() == 0 && self.time_waits.live() == 0 && self.sockets.live() == 0
@@ -179,6 +184,9 @@ impl<'m> Engine<'m> {
         self.expire_time_waits(now);
         self.retry_waiting(now);
         self.feed_starved();
+        if self.frames.pressure() >= Pressure::Critical {
+            self.prune_connections();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The daemon's side of AF_XDP: it registers the UMEM and makes all sockets; processes only get descriptors.
 
 use super::queue::METADATA_LEN;
-use super::{COMPLETION_RING, FILL_FRAMES, FILL_RING, Queue, RX_RING, TX_RING};
+use super::{COMPLETION_RING, FILL_RING, Queue, RX_RING, TX_RING};
 use crate::arena::Arena;
 use crate::buf::FRAME_SIZE;
 use crate::sys;
@@ -159,9 +159,9 @@ impl UmemOwner {
     fn fill(&self, queue: u32) -> Result<(), XskError> {
         let fd = self.bases[queue as usize].as_raw_fd();
         let shared = Queue::map_shared(fd).map_err(|error| XskError::Os { what: "cannot map a ring", error })?;
-        let share = self.arena.frame_count() / (2 * self.arena.header().queues().max(1));
+        let frames = super::fill_frames(self.arena.frame_count(), self.arena.header().queues());
         let lock = self.arena.queue(queue as usize);
-        shared.fill_from_pool(lock, self.arena.pool(), FILL_FRAMES.min(share));
+        shared.fill_from_pool(lock, self.arena.pool(), frames);
         Ok(())
     }
 
