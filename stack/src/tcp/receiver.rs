@@ -17,6 +17,8 @@ const SPACE_START: u32 = 64 * 1024;
 /// Acknowledgements of a young connection wait only this long: the peer's slow start, or its Nagle, may hang on them.
 /// (Linux sends its first 16 at once; then an application that answers has no chance to save one.)
 const QUICK_ACK_US: u64 = MS;
+/// And so long where the application has not even read what it would answer: a busy server owes its answer, not our ACK.
+const UNREAD_ACK_US: u64 = 9 * MS;
 const QUICK_ACKS: u8 = 16;
 
 /// The receiving half of a connection.
@@ -54,6 +56,8 @@ pub(super) struct Receiver {
     quick_acks: u8,
     /// Our data carries acknowledgements: the application answers what it reads.
     is_interactive: bool,
+    /// The acknowledgement owed was put off once, because the application had read nothing yet.
+    is_put_off: bool,
     fin_known: bool,
     pub(super) fin_reached: bool,
     /// The application will not read any more.
@@ -92,6 +96,7 @@ impl Receiver {
             scaling: true,
             quick_acks: QUICK_ACKS,
             is_interactive: false,
+            is_put_off: false,
             fin_known: false,
             fin_reached: false,
             is_shutdown: false,
@@ -427,16 +432,35 @@ impl Tcb {
         self.owed.remove(Owed::ACK);
         self.owed.remove(Owed::DELAYED_ACK);
         self.timers.ack_at = Instant::ZERO;
+        self.rcv.is_put_off = false;
         self.rcv.acked = self.rcv.nxt;
     }
 
     /// The delay is over and nobody answered: the application is not of the answering kind.
-    pub(super) fn expire_delayed_ack(&mut self) {
+    pub(super) fn expire_delayed_ack(&mut self, now: Instant) {
+        if self.rcv.quick_acks > 0 && !self.rcv.is_put_off && !self.rcv.queue.is_empty() && !self.rcv.fin_reached {
+            self.rcv.is_put_off = true;
+            self.timers.ack_at = now.after_us(UNREAD_ACK_US);
+            return;
+        }
         self.timers.ack_at = Instant::ZERO;
         self.rcv.is_interactive = false;
         if self.owed.has(Owed::DELAYED_ACK) {
             self.owed.add(Owed::ACK);
         }
+    }
+
+    /// TCP_QUICKACK, set: what is owed is owed now.
+    pub fn acknowledge_now(&mut self) {
+        self.rcv.is_interactive = false;
+        if self.rcv.acked != self.rcv.nxt {
+            self.owed.add(Owed::ACK);
+        }
+    }
+
+    /// TCP_QUICKACK, read: acknowledgements do not wait for data to ride on.
+    pub fn acknowledges_quickly(&self) -> bool {
+        !self.rcv.is_interactive
     }
 
     /// The application took octets out of the receive queue.
