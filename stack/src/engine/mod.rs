@@ -6,10 +6,12 @@
 //! - `receive.rs`: a frame's way to its connection or listener;
 //! - `connections.rs`: what becomes of connections: events, lists, timers, the end; `flows.rs`: finding them;
 //! - `time_waits.rs`: the records of those that closed first;
-//! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection.
+//! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection;
+//! - `farewell.rs`: RSTs for the peers of a stack that has to start over.
 
 mod connections;
 mod control;
+mod farewell;
 mod flows;
 mod receive;
 mod state;
@@ -25,6 +27,7 @@ use crate::tcp::{Tcb, TimeWait};
 use crate::time::Instant;
 use crate::tunables::Tunables;
 
+pub use farewell::Farewells;
 pub(crate) use flows::flow_hash;
 pub(crate) use receive::{Fate, Origin};
 pub use state::{Config, StackState, TxChecksum};
@@ -193,7 +196,7 @@ impl<'m> Engine<'m> {
 impl Engine<'_> {
     /// Rebuilds the stack from nothing, because its lock's owner died inside: nothing half-written is looked at. Kept
     /// are configuration, tunables, counters, tables and port blocks. The caller gives back the stack's frames (by
-    /// owner) before anything else is done with it; peers get RST when they next send.
+    /// owner) before anything else is done with it; then peers get their RSTs ([`Engine::say_farewells`]).
     pub fn reset_all(&mut self) {
         self.conns.reset();
         self.time_waits.reset();

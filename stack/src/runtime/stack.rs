@@ -3,7 +3,7 @@
 use super::Bell;
 use crate::arena::{Arena, BELLS, LockOutcome, ProcId, StackSlot};
 use crate::buf::Pressure;
-use crate::engine::{Engine, TxChecksum};
+use crate::engine::{Engine, Farewells, TxChecksum};
 use crate::sys;
 use crate::time::Instant;
 use crate::xsk::{Queue, fill_frames, request_checksum};
@@ -20,6 +20,8 @@ const FREE_HIGH: u32 = 1024;
 const FREE_STEP: u32 = 256;
 /// The last frames are not for the fill rings: a stack that cannot acknowledge gets nothing back either.
 const FREE_LAST: u32 = 32;
+/// Rounds in which the device took none of a dead owner's last RSTs, before the rest is left out.
+const FAREWELL_TRIES: u32 = 16;
 /// How soon a transmit ring that the device did not empty is tried again.
 const RETRY_US: u64 = 200;
 /// How soon it is looked whether other stacks gave back the frames that writes wait for.
@@ -310,9 +312,10 @@ impl Guard<'_> {
     }
 
     /// The last owner of the lock died inside: nothing that it may have half-written is trusted. The stack starts
-    /// empty; peers are reset by their next segment.
+    /// empty; peers are reset.
     fn start_over(&mut self) {
         let owner = self.engine.frames_mut().owner();
+        let walk = self.engine.farewells();
         for queue in &self.stack.queues {
             // Frames up to here may or may not have been handled; they all become ours once, by the rebuild below.
             let n = queue.received();
@@ -326,6 +329,24 @@ impl Guard<'_> {
         self.engine.reset_all();
         self.engine.frames_mut().rebuild();
         self.take_from_pool(FREE_STEP);
+        self.say_farewells(walk);
+    }
+
+    /// RSTs, in batches that the control ring and the frames bound. What the device does not take for a while is left
+    /// out: then the peer's next segment is answered with one.
+    fn say_farewells(&mut self, mut walk: Farewells) {
+        let mut in_vain = 0;
+        while in_vain < FAREWELL_TRIES && self.engine.say_farewells(&mut walk) {
+            let before = self.engine.counters().tx_frames;
+            self.flush(super::now());
+            for q in 0..self.stack.queues.len() {
+                self.complete(q);
+            }
+            self.engine.frames_mut().collect_returned();
+            self.replenish();
+            in_vain = if self.engine.counters().tx_frames == before { in_vain + 1 } else { 0 };
+        }
+        self.flush(super::now());
     }
 }
 
