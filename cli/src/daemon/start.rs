@@ -53,7 +53,9 @@ pub(crate) fn check(options: &Up) -> Outcome<Option<Estate>> {
     }
     let estate = Estate::find(&device)?;
     match &estate {
-        Some(estate) if !estate.stacks.is_empty() => drop(program_of_before(&device)?),
+        Some(estate) if !estate.stacks.is_empty() => {
+            program_of_before(&device)?;
+        }
         _ => attach::check_free(&device, options.replace)?,
     }
     Ok(estate)

@@ -46,6 +46,55 @@ def started_after_daemon_death(rig):
         ping_often(rig)
 
 
+@case("after a takeover servers old and new, and their ports, are the new daemon's", timeout=90, only_sidestep=True, daemon=False)
+def taken_over(rig):
+    daemon = start_daemon(rig)
+    old_server = rig.start_redis()
+    doomed = rig.start_redis(port=6381)
+    with rig.far.connect(rig.near.ipv4, REDIS_PORT) as kept, rig.far.connect(rig.near.ipv4, 6381) as lost:
+        ping(kept)
+        ping(lost)
+        daemon.signal(signal.SIGKILL)
+        daemon.exit_code(5)
+        # A server that ends while there is no daemon: what it held is found by the next one.
+        doomed.signal(signal.SIGKILL)
+        doomed.exit_code(5)
+        rig.sidestep.up()
+        ping(kept)
+
+        status = rig.sidestep.status()
+        expect_frames_add_up(status)
+        expect_equal([stack["pid"] for stack in status["stacks"]], [old_server.pid], "the stacks that were taken over")
+        expect_equal(members(status), {REDIS_PORT: 1}, "the ports that were taken over")
+
+        server = rig.start_redis(port=6380)
+        with rig.carried_by_user_stack(frames=100):
+            ping_often(rig, port=6380)
+        with rig.carried_by_user_stack(frames=100):
+            ping_often(rig)
+        status = rig.sidestep.status()
+        expect_frames_add_up(status)
+        expect_equal(members(status), {REDIS_PORT: 1, 6380: 1}, "the ports with the new server's")
+
+        # A port of before is switched off and on; its connection of before stays.
+        rig.sidestep.port("off", REDIS_PORT)
+        ping_often(rig, rounds=5)
+        ping(kept)
+        rig.sidestep.port("on", REDIS_PORT)
+        with rig.carried_by_user_stack(frames=100):
+            ping_often(rig)
+        ping(kept)
+    for program in (old_server, server):
+        program.signal(signal.SIGKILL)
+        program.exit_code(5)
+    wait_until(lambda: is_clean(rig, server.pid), 10, lambda: f"left behind: {rig.sidestep.status()}")
+    expect_equal(members(rig.sidestep.status()), {}, "the ports that are served when all servers are dead")
+
+
+def members(status):
+    return {port["port"]: port["members"] for port in status["ports"] if port["members"]}
+
+
 def start_daemon(rig):
     daemon = rig.start(rig.near, "daemon", rig.sidestep.command("up", rig.near.device, "--foreground"))
     rig.sidestep.wait_until_up()
