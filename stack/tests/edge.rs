@@ -170,6 +170,7 @@ fn tap() -> OwnedFd {
 }
 
 /// Sequence number and flags of the next segment from our port 80 that the tap sees within a second.
+#[expect(clippy::disallowed_methods, reason = "a test waits for the kernel")]
 fn seen(tap: &OwnedFd) -> Option<(u32, u8)> {
     let mut bytes = [0u8; 2048];
     for _ in 0..1000 {
