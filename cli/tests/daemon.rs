@@ -20,6 +20,10 @@ struct Rig {
 impl Rig {
     /// `None`, with the reason, where the test cannot run.
     fn new() -> Option<Rig> {
+        Rig::with_queues(1)
+    }
+
+    fn with_queues(n: u32) -> Option<Rig> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
             println!("skipped: needs root");
@@ -30,11 +34,12 @@ impl Rig {
             return None;
         }
         let rig = Rig { name: format!("ss-cli-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)) };
+        let queues = format!("numrxqueues {n} numtxqueues {n}");
         let (a, b) = (format!("{}-a", rig.name), format!("{}-b", rig.name));
         for line in [
             format!("netns add {a}"),
             format!("netns add {b}"),
-            format!("link add {DEV} netns {a} type veth peer name {DEV} netns {b}"),
+            format!("link add {DEV} netns {a} {queues} type veth peer name {DEV} netns {b} {queues}"),
             format!("-n {a} link set lo up"),
             format!("-n {a} link set {DEV} up"),
             format!("-n {b} link set {DEV} up"),
@@ -113,8 +118,13 @@ impl Rig {
 
     /// A process that attaches, opens a stack and joins port 8080, until its input ends.
     fn attach(&self) -> Attached {
+        self.start("attached_process")
+    }
+
+    /// One of this file's processes that are not tests; it has said `attached` and a number.
+    fn start(&self, process: &str) -> Attached {
         let me = std::env::current_exe().expect("a test program");
-        let args = ["--exact", "attached_process", "--ignored", "--nocapture", "--test-threads=1"];
+        let args = ["--exact", process, "--ignored", "--nocapture", "--test-threads=1"];
         let mut child = self
             .command(me.to_str().expect("a path"), &args)
             .env("SSCLI_DEV", DEV)
@@ -124,7 +134,8 @@ impl Rig {
             .expect("the test program runs");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let ready = lines.find_map(|l| l.expect("text").rsplit_once("attached ").map(|(_, i)| i.to_owned()));
-        Attached { child, index: ready.expect("it attached") }
+        let index = ready.expect("it attached");
+        Attached { child, index, lines: Box::new(lines.map(|l| l.expect("text"))) }
     }
 }
 
@@ -140,6 +151,7 @@ impl Drop for Rig {
 struct Attached {
     child: Child,
     index: String,
+    lines: Box<dyn Iterator<Item = String>>,
 }
 
 impl Attached {
@@ -200,6 +212,34 @@ fn attached_process() {
         0
     );
     println!("attached {index}");
+    stack.sleep_begin();
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Not a test: a process that says hello, and opens its stack only when a line comes, at a daemon that took over.
+#[test]
+#[ignore = "started by the other tests"]
+fn patient_process() {
+    let Ok(device) = std::env::var("SSCLI_DEV") else { return };
+    let client = Client::connect(&device).expect("a daemon");
+    let (reply, fds) = call(&client, Op::Hello, [0; 4]);
+    assert_eq!(reply.status, 0, "{}", reply.text());
+    let [memfd, bell] = fds.as_slice() else { panic!("{} descriptors", fds.as_slice().len()) };
+    let arena = Arena::map(*memfd).expect("an arena");
+    println!("attached {}", reply.a[0]);
+    std::io::stdin().read_exact(&mut [0]).expect("a line");
+
+    let client = Client::connect(&device).expect("a new daemon");
+    let stranger = [1, arena.header().id().wrapping_add(1), 0, 0];
+    assert_eq!(call(&client, Op::Hello, stranger).0.status, libc::ESTALE, "another arena's process");
+    let (again, _) = call(&client, Op::Hello, [1, arena.header().id(), 0, 0]);
+    assert_eq!((again.status, again.a[0]), (0, reply.a[0]), "{}", again.text());
+    let (reply, fds) = call(&client, Op::StackOpen, [0; 4]);
+    assert_eq!(reply.status, 0, "{}", reply.text());
+    let (xsks, bells) = fds.as_slice().split_at(arena.header().queues() as usize);
+    let stack = Stack::attach(arena, reply.a[0] as u32, xsks, bells, *bell).expect("a stack");
+    assert_eq!(stack.lock().net().addresses().len(), 1, "the mirror filled the tables");
+    println!("opened {}", reply.a[0]);
     stack.sleep_begin();
     let _ = std::io::stdin().read(&mut [0]);
 }
@@ -385,4 +425,99 @@ fn strangers_are_refused() {
     assert!(as_nobody("port off 80").contains("only root"));
     assert!(as_nobody(&format!("up {DEV}")).contains("sudo"));
     std::fs::remove_file(copy).expect("the copy");
+}
+
+/// Kills the daemon, and lets the test's own processes go on.
+fn kill_daemon(rig: &Rig) {
+    let pid = i32::try_from(rig.number("daemon_pid")).expect("a pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("our daemon");
+    let start = Instant::now();
+    // Quite dead: only then its socket refuses.
+    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(start.elapsed() < Duration::from_secs(5), "the daemon does not die");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_new_daemon_takes_over() {
+    let Some(rig) = Rig::with_queues(2) else { return };
+    let before = rig.reserved_ports();
+    rig.ok(&["up", DEV, "--frames", "8192"]);
+    let (pool, reserved) = (rig.number("pool"), rig.reserved_ports());
+    let mut one = rig.attach();
+    let mut two = rig.attach();
+    rig.ok(&["port", "off", "81"]);
+    let program = rig.shell(&format!("ip link show {DEV} | grep -o 'prog/xdp id [0-9]*'"));
+    kill_daemon(&rig);
+
+    // One dies while there is no daemon.
+    one.kill();
+    let line = rig.ok(&["up", DEV]);
+    assert!(line.contains("took over a stack"), "{line}");
+    assert_eq!(rig.shell(&format!("ip link show {DEV} | grep -o 'prog/xdp id [0-9]*'")), program, "it stays attached");
+    assert_eq!(rig.reserved_ports(), reserved);
+    let json = rig.status();
+    assert!(json.contains(r#"{"port":8080,"proto":"tcp","policy":"auto","members":1}"#), "{json}");
+    assert!(json.contains(r#"{"port":81,"proto":"tcp","policy":"off","members":0}"#), "{json}");
+    assert_eq!(json.matches(r#""index":"#).count(), 1, "{json}");
+    assert_eq!(rig.number("total"), 8192, "the arena is that of before");
+    assert!(rig.ok(&["status"]).contains(&format!("pid {}", two.child.id())));
+
+    // The new one serves newcomers, and a third takes over from it.
+    let three = rig.attach();
+    assert_ne!(three.index, two.index);
+    assert!(rig.status().contains(r#""members":2}"#));
+    kill_daemon(&rig);
+    assert!(rig.ok(&["up", DEV]).contains("took over 2 stacks"));
+    assert!(rig.status().contains(r#""members":2}"#));
+    two.kill();
+    rig.wait_for("one stack less", |json| json.contains(r#""members":1}"#) && json.matches(r#""index":"#).count() == 1);
+    drop(three);
+    rig.wait_for("no stack", |json| !json.contains(r#""index":"#));
+    assert_eq!(rig.number("pool"), pool);
+    rig.ok(&["down", DEV]);
+    assert!(!rig.xdp());
+    assert_eq!(rig.reserved_ports(), before);
+}
+
+#[test]
+fn an_arena_without_stacks_is_taken_over() {
+    let Some(rig) = Rig::new() else { return };
+    rig.ok(&["up", DEV, "--frames", "8192"]);
+    let pool = rig.number("pool");
+    rig.ok(&["port", "off", "81"]);
+    let mut patient = rig.start("patient_process");
+    let mut one = rig.attach();
+    kill_daemon(&rig);
+    one.kill();
+    let line = rig.ok(&["up", DEV]);
+    assert!(!line.contains("took over"), "{line}");
+    assert_eq!((rig.number("total"), rig.number("pool")), (8192, pool), "fill rings were emptied and filled");
+    assert!(rig.status().contains(r#""port":81,"#), "what the operator decided stays");
+    let input = patient.child.stdin.as_mut().expect("piped");
+    std::io::Write::write_all(input, b"\n").expect("it reads");
+    assert!(patient.lines.any(|line| line.starts_with("opened ")), "it opens a stack of the new daemon's");
+    drop(patient);
+    rig.wait_for("no stack", |json| !json.contains(r#""index":"#));
+    assert_eq!(rig.number("pool"), pool);
+}
+
+#[test]
+fn what_cannot_be_taken_over_is_refused() {
+    let Some(rig) = Rig::new() else { return };
+    rig.ok(&["up", DEV]);
+    let attached = rig.attach();
+    kill_daemon(&rig);
+    rig.shell(&format!("ip link set dev {DEV} xdp off"));
+    assert!(rig.refused(&["up", DEV]).contains("removed its XDP program"));
+    drop(attached);
+    rig.ok(&["up", DEV]);
+    let attached = rig.attach();
+    rig.ok(&["down", DEV, "--force"]);
+    let line = rig.refused(&["up", DEV]);
+    assert!(line.contains("--force") && line.contains(&attached.child.id().to_string()), "{line}");
+    drop(attached);
+    rig.ok(&["up", DEV]);
+    rig.ok(&["down", DEV]);
 }

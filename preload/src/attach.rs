@@ -179,23 +179,38 @@ impl Attachment {
             }
         };
         self.control = hidden::hide(client.fd());
+        let introduced = self.introduce();
+        if introduced.is_none() {
+            // A daemon that knows us not, or has another arena: nothing else may be asked of it.
+            self.hang_up();
+        }
+        introduced
+    }
+
+    /// Hello, on a new connection. A process that has the arena says so and keeps what it has of it: after a fork, or
+    /// when a new daemon took over.
+    fn introduce(&mut self) -> Option<()> {
+        let known = self.arena.map_or([0; 4], |arena| [1, arena.header().id(), 0, 0]);
         let mut fds = FdSet::default();
-        let reply = self.call_connected(Op::Hello, [0; 4], &mut fds)?;
+        let reply = self.call_connected(Op::Hello, known, &mut fds)?;
         let &[memfd, bell, ..] = fds.as_slice() else {
             fds.close_all();
             warn(Why::Refused, format_args!("the greeting came without descriptors"));
             return None;
         };
-        if let Some(arena) = self.map_arena(memfd) {
-            self.arena = Some(arena);
+        if self.arena.is_some() {
+            fds.close_all();
+        } else {
+            self.arena = self.map_arena(memfd);
             self.daemon_bell = hidden::hide(bell);
-            if !has_process() {
-                PROCESS.store(reply.a[0] as u32 + 1, Ordering::Relaxed);
-            }
-            PID.store(sys::getpid() as u32, Ordering::Relaxed);
+            let _ = sys::close(memfd);
         }
-        let _ = sys::close(memfd);
-        self.arena.map(|_| ())
+        self.arena?;
+        if !has_process() {
+            PROCESS.store(reply.a[0] as u32 + 1, Ordering::Relaxed);
+        }
+        PID.store(sys::getpid() as u32, Ordering::Relaxed);
+        Some(())
     }
 
     fn map_arena(&self, memfd: c_int) -> Option<&'static Arena> {
@@ -208,16 +223,30 @@ impl Attachment {
         }
     }
 
-    /// A request on a connection that is made anew if it is not there (after a fork, or when the daemon restarted).
+    /// A request on a connection that is made anew if it is not there: after a fork, or when the daemon died. Then a new
+    /// one may have taken over.
     fn call(&mut self, op: Op, args: [u64; 4], fds: &mut FdSet) -> Option<Reply> {
-        if self.control < 0 {
-            self.greet()?;
+        if self.control >= 0 {
+            match self.ask(op, args, fds) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => self.hang_up(),
+                answer => return self.judge(op, answer, fds),
+            }
         }
+        self.greet()?;
         self.call_connected(op, args, fds)
     }
 
     fn call_connected(&mut self, op: Op, args: [u64; 4], fds: &mut FdSet) -> Option<Reply> {
-        match Client::from_fd(self.control).call(&Request::new(op, args), fds) {
+        let answer = self.ask(op, args, fds);
+        self.judge(op, answer, fds)
+    }
+
+    fn ask(&self, op: Op, args: [u64; 4], fds: &mut FdSet) -> std::io::Result<Reply> {
+        Client::from_fd(self.control).call(&Request::new(op, args), fds)
+    }
+
+    fn judge(&mut self, op: Op, answer: std::io::Result<Reply>, fds: &mut FdSet) -> Option<Reply> {
+        match answer {
             Ok(reply) if reply.status == 0 => Some(reply),
             Ok(reply) => {
                 fds.close_all();

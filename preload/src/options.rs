@@ -155,8 +155,13 @@ pub(crate) unsafe fn write(
             // SAFETY: the caller's promise.
             unsafe { set_timeout(&stream.local.send_timeout_us, value, len) }
         }
-        // They say when an acknowledgement or a report leaves, not what: nothing depends on them.
-        (IPPROTO_TCP, libc::TCP_QUICKACK) | (SOL_SOCKET, libc::SO_REUSEADDR | libc::SO_REUSEPORT) => {
+        (IPPROTO_TCP, libc::TCP_QUICKACK) => {
+            // SAFETY: the caller's promise.
+            let value = unsafe { int(value, len) }?;
+            sys::done(stream.with(|guard, now| guard.set_option(now, stream.id, SocketOption::QuickAck, value)))
+        }
+        // They matter to bind(), and a connection is past that.
+        (SOL_SOCKET, libc::SO_REUSEADDR | libc::SO_REUSEPORT) => {
             // SAFETY: the caller's promise.
             unsafe { int(value, len) }.map(|_| 0)
         }
@@ -230,6 +235,11 @@ pub(crate) unsafe fn read(
         return unsafe { give(&answer, value, len) };
     }
     match (level, name) {
+        (IPPROTO_TCP, libc::TCP_QUICKACK) => {
+            let answer = stream.ask(|guard| guard.option(stream.id, SocketOption::QuickAck))?;
+            // SAFETY: the caller's promise.
+            unsafe { give(&answer, value, len) }
+        }
         (SOL_SOCKET, SO_ERROR) => {
             let error = stream.with(|guard, now| {
                 guard.poll(now);

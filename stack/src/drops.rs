@@ -52,6 +52,7 @@ drops! {
     Duplicate = "payload that was received before";
     ReassemblyFull = "out-of-order queue is full";
     RcvBufferFull = "receive buffer is full";
+    FramePressure = "frames are nearly gone, and the connection holds some already; it comes again";
     RstInvalid = "RST not exactly at RCV.NXT (RFC 5961 §3)";
     SynInWindow = "SYN on a synchronized connection (RFC 5961 §4)";
     NoAck = "segment without ACK on a synchronized connection";

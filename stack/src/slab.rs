@@ -71,6 +71,12 @@ impl<'m, T: SlabItem> Slab<'m, T> {
         self.state.used
     }
 
+    /// For tests of who does not trust it.
+    #[cfg(test)]
+    pub(crate) fn claim_used(&mut self, used: u32) {
+        self.state.used = used;
+    }
+
     pub fn capacity(&self) -> usize {
         self.items.len()
     }

@@ -139,6 +139,16 @@ pub(crate) fn inode(path: &std::ffi::CStr) -> io::Result<u64> {
     Ok(stat.st_ino)
 }
 
+/// A number that nobody guesses; before the kernel has randomness, one that is at least new.
+pub(crate) fn random() -> u64 {
+    let mut value = 0u64;
+    // SAFETY: `value` is eight writable bytes.
+    match unsafe { syscall!(Sysno::getrandom, &raw mut value, 8, libc::GRND_NONBLOCK) } {
+        Ok(8) => value,
+        _ => monotonic_us(),
+    }
+}
+
 /// The monotonic clock, by the vDSO.
 pub(crate) fn monotonic_us() -> u64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,15 +1,22 @@
 //! The edge on a real device: a veth in a network namespace of the test's own thread. Needs root; says so otherwise.
 
-use sidestep_stack::addr::Mac;
+use sidestep_stack::addr::{Endpoint, Ip, Mac};
 use sidestep_stack::arena::{Arena, ArenaConfig, BELLS, Policy, Proto};
 use sidestep_stack::engine::Config;
-use sidestep_stack::runtime::{Stack, now};
+use sidestep_stack::ip::tables::Address;
+use sidestep_stack::runtime::{Guard, Stack, now};
+use sidestep_stack::tcp::{Options, Seq};
 use sidestep_stack::tunables::Tunables;
+use sidestep_stack::wire::checksum::Sum;
+use sidestep_stack::wire::tcp::{Control, Flags};
+use sidestep_stack::wire::{ethernet, ipv4};
 use sidestep_stack::xsk::UmemOwner;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 
 const FRAMES: u32 = 8192;
+const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// Moves this thread into a namespace with a veth pair of two queues; false, with a line, when it may not.
 fn enter_rig() -> bool {
@@ -127,4 +134,101 @@ fn a_bell_is_held_by_one_and_freed_with_its_process() {
     assert_eq!(arena.stack(index).release_process(7), 0xffff, "a dead process's bells are found");
     assert!(stack.claim_bell(8).is_some());
     drop(held);
+}
+
+/// A TCP segment for the stack, from 10.0.0.2:4000 to 10.0.0.1:80, checksum unfinished as a veth peer leaves it.
+fn inbound(guard: &mut Guard<'_>, seq: u32, ack: u32, flags: Flags) {
+    const OFF: usize = 256;
+    let (us, peer) = (Ip::v4([10, 0, 0, 1]), Ip::v4([10, 0, 0, 2]));
+    let frame = guard.frames_mut().alloc().expect("a frame");
+    let bytes = &mut guard.frames_mut().bytes_mut(frame)[OFF..];
+    let ether = ethernet::Header { dst: OURS, src: PEER, ethertype: ethernet::IPV4 };
+    ethernet::emit(&ether, bytes);
+    ipv4::emit(&peer, &us, 6, 64, 20, &mut bytes[14..]);
+    let segment = Control { seq: Seq(seq), ack: Seq(ack), flags, window: 60_000, timestamp: None };
+    segment.emit(4000, 80, &mut bytes[34..]);
+    let partial = Sum::pseudo_header(&peer, &us, 6, 20).fold();
+    bytes[50..52].copy_from_slice(&partial.to_be_bytes());
+    guard.handle_frame(now(), frame, OFF as u16, 54, 0);
+}
+
+/// A packet socket that sees what arrives on e1.
+fn tap() -> OwnedFd {
+    // SAFETY: a new descriptor of ours; the address outlives the call; a NUL-terminated name.
+    unsafe {
+        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, i32::from(protocol));
+        assert!(fd >= 0, "a packet socket");
+        let mut address: libc::sockaddr_ll = core::mem::zeroed();
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol;
+        address.sll_ifindex = libc::if_nametoindex(c"e1".as_ptr()) as i32;
+        let len = size_of::<libc::sockaddr_ll>() as u32;
+        assert_eq!(libc::bind(fd, (&raw const address).cast(), len), 0);
+        OwnedFd::from_raw_fd(fd)
+    }
+}
+
+/// Sequence number and flags of the next segment from our port 80 that the tap sees within a second.
+#[expect(clippy::disallowed_methods, reason = "a test waits for the kernel")]
+fn seen(tap: &OwnedFd) -> Option<(u32, u8)> {
+    let mut bytes = [0u8; 2048];
+    for _ in 0..1000 {
+        // SAFETY: the buffer is as long as said.
+        let n = unsafe { libc::recv(tap.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        if n >= 54 && bytes[12..14] == [8, 0] && bytes[23] == 6 && bytes[34..36] == [0, 80] {
+            return Some((u32::from_be_bytes([bytes[38], bytes[39], bytes[40], bytes[41]]), bytes[47]));
+        }
+        if n < 0 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+    None
+}
+
+#[test]
+fn who_dies_holding_the_lock_leaves_peers_that_are_told() {
+    if !enter_rig() {
+        return;
+    }
+    let tap = tap();
+    let (arena, _fd) = arena();
+    let umem = UmemOwner::open(arena, arena.header().ifindex(), 2, false).expect("UMEM");
+    let config = Config { mac: OURS, mtu: 1500, device_is_virtual: true, ..Config::default() };
+    let index = arena.alloc_stack(&config, &Tunables::default()).unwrap().unwrap();
+    let xsks: Vec<OwnedFd> = (0..2).map(|q| umem.open_stack_socket(q).expect("a stack's socket")).collect();
+    let bells = bells();
+    let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
+    let stack = Stack::attach(arena, index, &raw(&xsks), &raw(&bells[..BELLS]), bells[BELLS].as_raw_fd()).unwrap();
+
+    let mut guard = stack.lock();
+    guard.poll(now());
+    guard.net_mut().set_address(Address { ip: Ip::v4([10, 0, 0, 1]), bits: 120 });
+    let options = Options::new(guard.tunables());
+    guard.listen(Endpoint::new(Ip::UNSPECIFIED_V4, 80), false, 4, &options, 1).expect("a listener");
+    inbound(&mut guard, 1000, 0, Flags::SYN);
+    guard.flush(now());
+    let (iss, flags) = seen(&tap).expect("a SYN-ACK");
+    assert_eq!(flags, 0x12);
+    inbound(&mut guard, 1001, iss.wrapping_add(1), Flags::ACK);
+    guard.poll(now());
+    assert_eq!(guard.population().connections, 1);
+    drop(guard);
+
+    // SAFETY: the child takes a lock and ends; it allocates nothing.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        core::mem::forget(stack.lock());
+        // SAFETY: ends the child at once, lock held.
+        unsafe { libc::_exit(0) };
+    }
+    // SAFETY: our own child.
+    assert_eq!(unsafe { libc::waitpid(child, core::ptr::null_mut(), 0) }, child);
+
+    let guard = stack.lock();
+    assert_eq!(guard.population().connections, 0, "it starts over");
+    assert_eq!(seen(&tap), Some((iss.wrapping_add(1), 0x14)), "RST, ACK, where the peer expects it");
+    drop(guard);
+    assert!(arena.census().adds_up());
+    arena.free_stack(index, true);
 }

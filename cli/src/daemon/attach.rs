@@ -50,11 +50,13 @@ fn explain(what: &str, error: &dyn std::error::Error) -> crate::failure::Failure
     crate::failure::Failure::new(text)
 }
 
-/// The name of a loaded program, if it is there and may be looked at.
-pub(crate) fn program_name(id: u32) -> Option<String> {
-    let is_it = |info: &ProgramInfo| info.id() == id;
-    let info = loaded_programs().filter_map(Result::ok).find(is_it)?;
-    info.name_as_str().map(str::to_owned)
+/// A loaded program, if it is there and may be looked at.
+pub(crate) fn loaded_program(id: u32) -> Option<ProgramInfo> {
+    loaded_programs().filter_map(Result::ok).find(|info| info.id() == id)
+}
+
+fn program_name(id: u32) -> Option<String> {
+    loaded_program(id)?.name_as_str().map(str::to_owned)
 }
 
 /// Whether the program on the device is one of ours: that of a daemon that died.

@@ -103,7 +103,8 @@ impl Daemon {
         let Some(op) = Op::from_raw(request.op) else {
             return Answer::refuse(libc::EOPNOTSUPP, "the daemon does not know this request: it is of another build");
         };
-        if request.version != LAYOUT_VERSION {
+        // The end must be had from any build: it is what a newer one tells people to ask for.
+        if request.version != LAYOUT_VERSION && request.op != Op::Down as u32 {
             let text = "the daemon is of another build: sidestep down, then up, with this one";
             return Answer::refuse(libc::EPROTO, text);
         }
@@ -112,7 +113,7 @@ impl Daemon {
         }
         let a = request.a;
         match op {
-            Op::Hello => self.hello(peer),
+            Op::Hello => self.hello(a, peer),
             Op::Map => Answer::ok(0).with(vec![self.memfd.as_raw_fd()]),
             Op::StackOpen => self.stack_open(peer),
             Op::Join | Op::Leave => self.join_or_leave(op, a, peer),
@@ -142,7 +143,10 @@ impl Daemon {
         (!allowed).then(|| Answer::refuse(libc::EACCES, &text))
     }
 
-    fn hello(&mut self, peer: &Peer) -> Answer {
+    fn hello(&mut self, a: [u64; 4], peer: &Peer) -> Answer {
+        if a[0] == 1 && a[1] != self.arena.header().id() {
+            return Answer::refuse(libc::ESTALE, "this process belongs to a daemon of before; start it anew");
+        }
         let Some(id) = u32::try_from(peer.pid).ok().filter(|pid| *pid != 0).and_then(|pid| self.register(pid)) else {
             return Answer::refuse(libc::EAGAIN, "as many processes as there can be are attached to this device");
         };
@@ -226,9 +230,14 @@ impl Daemon {
         self.steering.commit(plan, policy)?;
         self.pin_losers(port, plan);
         self.steering.write_port(port, policy)?;
+        self.count_members(port);
+        Ok(())
+    }
+
+    /// Tells the processes how many serve the port.
+    pub(super) fn count_members(&self, port: Port) {
         let members = self.steering.members(port).len() as u32;
         self.arena.set_group_members(arena_proto(port), port.1, members);
-        Ok(())
     }
 
     fn pin_losers(&mut self, port: Port, plan: &Plan) {
@@ -400,7 +409,7 @@ fn port_of(a: [u64; 4]) -> Option<Port> {
     Some((proto, u16::try_from(a[1]).ok().filter(|p| *p != 0)?))
 }
 
-fn arena_proto(port: Port) -> Proto {
+pub(super) fn arena_proto(port: Port) -> Proto {
     if port.0 == Proto::Udp as u8 { Proto::Udp } else { Proto::Tcp }
 }
 

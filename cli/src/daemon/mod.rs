@@ -6,7 +6,7 @@
 //! - [`mirror`]: addresses, routes and neighbours; [`kernel_sockets`]: which ports the kernel uses;
 //! - `clients.rs`, [`access`]: who asks for what, and may; `processes.rs`: who is attached, and what the dead leave;
 //! - `stacks.rs`: the stacks, run when nobody else does;
-//! - [`state`]: what has to be undone when the daemon was killed.
+//! - `takeover.rs`: what a daemon that was killed left in use; [`state`]: what it left to be undone.
 //!
 //! This file is the event loop. The daemon has one thread.
 
@@ -23,6 +23,7 @@ pub(crate) mod start;
 pub(crate) mod state;
 mod steering;
 pub(crate) mod sysctl;
+mod takeover;
 
 use crate::failure::{Context, Outcome};
 use access::Access;
@@ -118,6 +119,8 @@ pub(crate) struct Daemon {
     linger_us: u64,
     next_age: u64,
     ending: bool,
+    /// Stacks of a daemon of before.
+    adopted: usize,
     /// Who asked for the end.
     farewell: Option<Client>,
 }

@@ -53,7 +53,7 @@ impl Daemon {
         self.processes.contains_key(&id).then_some(id)
     }
 
-    fn watch_process(&mut self, id: ProcId, pid: u32, stacks: u64) {
+    pub(super) fn watch_process(&mut self, id: ProcId, pid: u32, stacks: u64) {
         let Some(pidfd) = open_pidfd(pid) else {
             self.finish_process(id, stacks);
             return;
@@ -67,7 +67,7 @@ impl Daemon {
 
     /// A forked child uses its parent's stacks. When the parent cannot be told any more (it died first), any stack may be
     /// in use: one freed too late costs memory, one freed too early a connection.
-    fn inherited_stacks(&self, pid: u32) -> u64 {
+    pub(super) fn inherited_stacks(&self, pid: u32) -> u64 {
         let parent = parent_of(pid);
         match self.processes.values().find(|p| Some(p.pid) == parent) {
             Some(parent) => parent.stacks,
@@ -100,7 +100,7 @@ impl Daemon {
     }
 
     /// Gives back what a dead process held, stack by stack; then its number.
-    fn finish_process(&mut self, id: ProcId, used: u64) {
+    pub(super) fn finish_process(&mut self, id: ProcId, used: u64) {
         for index in self.stacks.keys().copied().collect::<Vec<_>>() {
             if used & 1 << index != 0 && !self.is_in_use(index) {
                 // Nobody accepts any more: new connections go elsewhere, live ones stay to be finished.

@@ -86,6 +86,10 @@ pub(crate) fn lock(stack: &Stack) -> Option<Guard<'_>> {
 }
 
 impl LiveStack {
+    pub(super) fn new(stack: Stack, xsks: Vec<OwnedFd>, bells: Vec<OwnedFd>, age: u64) -> LiveStack {
+        LiveStack { stack, xsks, bells, is_watched: false, is_armed: false, own_poll_us: 0, has_overslept: false, age }
+    }
+
     fn fds(&self) -> impl Iterator<Item = RawFd> + '_ {
         self.xsks.iter().chain(&self.bells).map(AsRawFd::as_raw_fd)
     }
@@ -159,6 +163,7 @@ impl Daemon {
         match self.attach_stack(index) {
             Ok(live) => {
                 self.arena.stack(index).owner_pid.store(pid, Relaxed);
+                super::takeover::write_down(self.arena, index, &live);
                 self.stacks.insert(index, live);
                 self.give_block(index);
                 Ok(index)
@@ -197,17 +202,7 @@ impl Daemon {
         drop(guard);
         self.steering.add_stack(index, &raw(&xsks))?;
         self.next_age += 1;
-        let age = self.next_age;
-        Ok(LiveStack {
-            stack,
-            xsks,
-            bells,
-            is_watched: false,
-            is_armed: false,
-            own_poll_us: 0,
-            has_overslept: false,
-            age,
-        })
+        Ok(LiveStack::new(stack, xsks, bells, self.next_age))
     }
 
     /// The descriptors that go to a stack's process: its sockets, then its bells.

@@ -1,12 +1,15 @@
 //! How a daemon comes up, step by step, and how everything is taken back.
 
 use super::access::Access;
+use super::clients::arena_proto;
 use super::device::{AttachedProgram, Device};
 use super::mirror::Mirror;
-use super::steering::Steering;
+use super::steering::{Port, Steering};
+use super::takeover::{self, Estate, Heirs};
 use super::{Daemon, NAME, Token, attach, log, state, sysctl};
 use crate::args::Up;
 use crate::failure::{Context, Outcome, fail};
+use aya::programs::ProgramInfo;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
@@ -35,8 +38,8 @@ pub(crate) fn is_up(device: &str) -> bool {
     }
 }
 
-/// What can be refused before anything is done: cheap, and without a trace.
-pub(crate) fn check(options: &Up) -> Outcome<()> {
+/// What can be refused before anything is done, without a trace. Returns what is to be taken over.
+pub(crate) fn check(options: &Up) -> Outcome<Option<Estate>> {
     if !nix::unistd::geteuid().is_root() {
         fail!("needs root (CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW); run it with sudo");
     }
@@ -48,34 +51,26 @@ pub(crate) fn check(options: &Up) -> Outcome<()> {
     if !device.is_up {
         fail!("{} is down: ip link set dev {} up", options.device, options.device);
     }
-    // One that was killed a moment ago still has its own mapping until it is quite dead.
-    let look = |_| {
-        let users = users_of_a_dead_daemon();
-        users.is_some().then(|| std::thread::sleep(std::time::Duration::from_millis(50)));
-        users
-    };
-    let mut looks = (0..10).map(look);
-    if let Some(pids) = looks.try_fold(None, |_, users| users.map(Some)).flatten() {
-        fail!(
-            "the daemon of before died, and processes still use its stacks: {pids}; they go on being served; end them first"
-        );
+    let estate = Estate::find(&device)?;
+    match &estate {
+        Some(estate) if !estate.stacks.is_empty() => {
+            program_of_before(&device)?;
+        }
+        _ => attach::check_free(&device, options.replace)?,
     }
-    attach::check_free(&device, options.replace)
+    Ok(estate)
 }
 
-/// Processes that have an arena mapped although no daemon of this namespace is up.
-fn users_of_a_dead_daemon() -> Option<String> {
-    if state::devices().iter().any(|d| is_up(d)) {
-        return None; // they may well be another device's
-    }
-    let ours = std::fs::read_link("/proc/self/ns/net").ok()?;
-    let uses = |pid: &String| {
-        std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns == ours)
-            && std::fs::read_to_string(format!("/proc/{pid}/maps")).is_ok_and(|m| m.contains("memfd:sidestep-arena"))
+/// The XDP program that steers the stacks of a dead daemon.
+fn program_of_before(device: &Device) -> Outcome<(AttachedProgram, ProgramInfo)> {
+    let there = device.xdp.filter(|p| attach::is_ours(*p));
+    let Some((there, program)) = there.and_then(|p| Some((p, attach::loaded_program(p.id)?))) else {
+        fail!(
+            "the daemon of before died, and somebody removed its XDP program from {}: its processes must be ended first",
+            device.name
+        )
     };
-    let names = std::fs::read_dir("/proc").ok()?.filter_map(|e| e.ok()?.file_name().into_string().ok());
-    let pids: Vec<String> = names.filter(|n| n.bytes().all(|b| b.is_ascii_digit())).filter(uses).take(12).collect();
-    (!pids.is_empty()).then(|| pids.join(" "))
+    Ok((there, program))
 }
 
 /// Takes away what a killed daemon left: its program, its reservation of ports, its socket. True if there was anything.
@@ -94,17 +89,52 @@ pub(crate) fn clean_up_after_the_dead(device: &str) -> Outcome<bool> {
     Ok(found)
 }
 
+/// What a daemon stands on: made anew, or taken over.
+struct Ground {
+    device: Device,
+    arena: &'static Arena,
+    memfd: OwnedFd,
+    attached: AttachedProgram,
+    umem: UmemOwner,
+    steering: Steering,
+    bell: OwnedFd,
+    undo: Undo,
+    heirs: Option<Heirs>,
+}
+
 /// Starts a daemon; what it did so far is undone when a later step fails.
 pub(crate) fn start(options: &Up) -> Outcome<Daemon> {
     let _ = NAME.set(options.device.clone());
-    check(options)?;
-    clean_up_after_the_dead(&options.device)?;
+    let estate = check(options)?;
     // Packet memory is locked; a privileged process may lift its own limit. If it may not, the error will say so.
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-    let access = Access::parse(&options.allow)?;
-    let device = Device::find(&options.device)?;
-    let (arena, memfd) = make_arena(options, &device)?;
+    let ground = match estate {
+        Some(estate) if !estate.stacks.is_empty() => take_over(options, estate)?,
+        estate => break_ground(options, estate)?,
+    };
+    stand_on(options, ground)
+}
 
+/// Arena, XDP program, UMEM and ports. `estate`: processes use the arena of before, but no stack in it.
+fn break_ground(options: &Up, estate: Option<Estate>) -> Outcome<Ground> {
+    clean_up_after_the_dead(&options.device)?;
+    let mut device = Device::find(&options.device)?;
+    let (arena, memfd, bell, heirs) = match estate {
+        Some(mut estate) => {
+            estate.clear();
+            device.queues = estate.arena.header().queues();
+            (
+                estate.arena,
+                estate.memfd.try_clone().context("cannot keep the arena")?,
+                estate.bell.take(),
+                Some(estate.heirs()),
+            )
+        }
+        None => {
+            let (arena, memfd) = make_arena(options, &device)?;
+            (arena, memfd, None, None)
+        }
+    };
     let mut loaded = attach::load()?;
     let attachment = attach::attach(&mut loaded, &device, options.replace, options.generic)?;
     let attached =
@@ -113,16 +143,41 @@ pub(crate) fn start(options: &Up) -> Outcome<Daemon> {
     let zero_copy = !options.copy && !attachment.is_generic;
     let umem = UmemOwner::open(arena, device.index, device.queues, zero_copy).map_err(|e| fail_text(&device, &e))?;
     describe(arena, &attachment, &umem, options, &device);
-
     undo.blocks = sysctl::reserve_blocks()?;
-    let mut steering = Steering::new(loaded, device.queues, undo.blocks.clone())?;
+    let steering = Steering::new(loaded, device.queues, undo.blocks.clone())?;
+    let bell = bell.map_or_else(new_bell, Ok)?;
+    Ok(Ground { device, arena, memfd, attached, umem, steering, bell, undo, heirs })
+}
+
+/// The same, all of it as living processes use it. Nothing here is undone: it is theirs.
+fn take_over(options: &Up, mut estate: Estate) -> Outcome<Ground> {
+    let mut device = Device::find(&options.device)?;
+    let (attached, program) = program_of_before(&device)?;
+    let arena = estate.arena;
+    device.queues = arena.header().queues();
+    let umem = estate.umem(&device)?;
+    let blocks = state::saved_blocks(&device.name);
+    let has_members = |port: Port| arena.group_members(arena_proto(port), port.1) != 0;
+    let steering = Steering::recover(&program, device.queues, &blocks, has_members)?;
+    let memfd = estate.memfd.try_clone().context("cannot keep the arena")?;
+    let bell = estate.bell.take().map_or_else(new_bell, Ok)?;
+    let undo = Undo { attached: None, blocks, device: device.name.clone() };
+    Ok(Ground { device, arena, memfd, attached, umem, steering, bell, undo, heirs: Some(estate.heirs()) })
+}
+
+fn new_bell() -> Outcome<OwnedFd> {
+    let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).context("cannot make an eventfd")?;
+    Ok(bell.into())
+}
+
+/// The daemon itself.
+fn stand_on(options: &Up, ground: Ground) -> Outcome<Daemon> {
+    let Ground { device, arena, memfd, attached, umem, mut steering, bell, mut undo, heirs } = ground;
+    let access = Access::parse(&options.allow)?;
     let mirror = Mirror::start(device.index)?;
     steering.set_addresses(mirror.addresses.iter().map(|a| a.ip))?;
     let listener = listen_at(&device.name)?;
     state::save(&device.name, &undo.blocks)?;
-    let bell = OwnedFd::from(
-        EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).context("cannot make an eventfd")?,
-    );
     let signals = block_signals()?;
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("cannot make an epoll set")?;
     let watch = |fd: &dyn AsRawFd, token: Token| {
@@ -135,11 +190,11 @@ pub(crate) fn start(options: &Up) -> Outcome<Daemon> {
     watch(&signals.as_fd(), Token::Signal)?;
     watch(&mirror.fd(), Token::Netlink)?;
     steering.configure()?;
+    arena.header().daemon_bell_id.store(takeover::event_id(&bell), Relaxed);
     arena.header().daemon_pid.store(std::process::id(), Relaxed);
-    undo.attached = None;
-    Ok(Daemon {
+    let mut daemon = Daemon {
         attached,
-        blocks: std::mem::take(&mut undo.blocks),
+        blocks: undo.blocks.clone(),
         device,
         arena,
         memfd,
@@ -161,8 +216,14 @@ pub(crate) fn start(options: &Up) -> Outcome<Daemon> {
         linger_us: super::stacks::LINGER_US,
         next_age: 0,
         ending: false,
+        adopted: 0,
         farewell: None,
-    })
+    };
+    if let Some(heirs) = heirs {
+        daemon.settle(heirs)?;
+    }
+    undo.attached = None;
+    Ok(daemon)
 }
 
 fn fail_text(device: &Device, e: &dyn std::fmt::Display) -> crate::failure::Failure {
@@ -208,6 +269,7 @@ fn describe(arena: &Arena, attachment: &attach::Attachment, umem: &UmemOwner, op
     let header = arena.header();
     header.set_mode(if attachment.is_generic { Mode::Generic } else { Mode::Native });
     header.zero_copy.store(u32::from(umem.is_zero_copy()), Relaxed);
+    header.finishes_checksums.store(u32::from(umem.finishes_checksums()), Relaxed);
     header.xdp_program_id.store(attachment.program_id, Relaxed);
     let reason = match (attachment.is_generic, umem.is_zero_copy(), options.copy) {
         (true, _, _) => attachment.reason.clone(),
@@ -230,6 +292,7 @@ fn listen_at(device: &str) -> Outcome<OwnedFd> {
         set_mode(dir, 0o755)?;
         dir.parent().map_or(Ok(()), |d| set_mode(d, 0o755))?;
     }
+    let _ = std::fs::remove_file(&path); // of a daemon that died: one that lives answers, and we are not here
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context("cannot make a socket")?;
     let address = UnixAddr::new(&path).context("the socket's path")?;
@@ -261,8 +324,13 @@ impl Daemon {
             text => format!(" ({text})"),
         };
         let plural = if self.device.queues == 1 { "" } else { "s" };
+        let adopted = match self.adopted {
+            0 => String::new(),
+            1 => ", which took over a stack".into(),
+            n => format!(", which took over {n} stacks"),
+        };
         format!(
-            "{}: up, {mode} XDP, {} queue{plural}, {copy}{reason}; daemon pid {}",
+            "{}: up, {mode} XDP, {} queue{plural}, {copy}{reason}; daemon pid {}{adopted}",
             self.device.name,
             self.device.queues,
             std::process::id()

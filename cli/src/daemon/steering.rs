@@ -3,6 +3,8 @@
 //! One rule rules: a connection's packets meet the same answer until it is over. So live flows are pinned in FLOWS before
 //! their bucket moves, and ports switch through states in which both old and new connections are served.
 
+mod recover;
+
 use super::groups::{BUCKETS, Group, Owners, rebalance};
 use super::kernel_sockets;
 use super::sysctl::block_ports;
@@ -36,7 +38,7 @@ struct Block {
 
 pub(crate) struct Steering {
     /// Keeps the program and its maps; the device does too, once it is attached.
-    _loaded: Ebpf,
+    _loaded: Option<Ebpf>,
     config: Array<MapData, [u8; 16]>,
     xsks: XskMap<MapData>,
     ephemeral: Array<MapData, u32>,
@@ -53,9 +55,12 @@ pub(crate) struct Steering {
     addresses: HashSet<[u8; 16]>,
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(loaded: &mut Ebpf, name: &str) -> Outcome<T> {
-    let Some(map) = loaded.take_map(name) else { fail!("the built-in XDP program has no map {name}") };
-    T::try_from(map).context(format!("map {name} of the built-in XDP program"))
+/// Where maps come from, by name.
+type Maps<'a> = dyn FnMut(&str) -> Option<Map> + 'a;
+
+fn take<T: TryFrom<Map, Error = MapError>>(maps: &mut Maps<'_>, name: &str) -> Outcome<T> {
+    let Some(map) = maps(name) else { fail!("the XDP program has no map {name}") };
+    T::try_from(map).context(format!("map {name} of the XDP program"))
 }
 
 fn key_of(port: Port, flow: &Flow) -> FlowKey {
@@ -73,21 +78,28 @@ pub(crate) struct Plan {
 
 impl Steering {
     pub(crate) fn new(mut loaded: Ebpf, queues: u32, mut blocks: Vec<u8>) -> Outcome<Steering> {
+        let mut steering = Self::from_maps(&mut |name| loaded.take_map(name), queues)?;
+        steering._loaded = Some(loaded);
         blocks.reverse(); // taken from the end: highest first
+        steering.free_blocks = blocks;
+        Ok(steering)
+    }
+
+    fn from_maps(maps: &mut Maps<'_>, queues: u32) -> Outcome<Steering> {
         Ok(Steering {
-            config: take(&mut loaded, names::CONFIG)?,
-            xsks: take(&mut loaded, names::XSKS)?,
-            ephemeral: take(&mut loaded, names::EPHEMERAL)?,
-            policy: take(&mut loaded, names::POLICY)?,
-            buckets: take(&mut loaded, names::BUCKETS)?,
-            flows: take(&mut loaded, names::FLOWS)?,
-            local: take(&mut loaded, names::LOCAL)?,
-            counters: take(&mut loaded, names::COUNTERS)?,
-            _loaded: loaded,
+            config: take(maps, names::CONFIG)?,
+            xsks: take(maps, names::XSKS)?,
+            ephemeral: take(maps, names::EPHEMERAL)?,
+            policy: take(maps, names::POLICY)?,
+            buckets: take(maps, names::BUCKETS)?,
+            flows: take(maps, names::FLOWS)?,
+            local: take(maps, names::LOCAL)?,
+            counters: take(maps, names::COUNTERS)?,
+            _loaded: None,
             queues,
             groups: HashMap::new(),
             pinned: HashMap::new(),
-            free_blocks: blocks,
+            free_blocks: Vec::new(),
             blocks: Vec::new(),
             addresses: HashSet::new(),
         })
@@ -248,6 +260,12 @@ impl Steering {
         self.policy
             .set(policy_index(proto_of(port), port.1), entry.to_bytes(), 0)
             .context(format!("cannot switch port {}", port.1))
+    }
+
+    /// Writes the entries of all ports anew.
+    pub(crate) fn refresh_ports(&mut self, policy: impl Fn(Port) -> Policy) -> Outcome<()> {
+        let ports: Vec<Port> = self.ports().collect();
+        ports.into_iter().try_for_each(|port| self.write_port(port, policy(port)))
     }
 
     /// A port that was off is on again: the kernel may have connections.

@@ -99,6 +99,12 @@ pub struct Header {
     /// 1: zero-copy.
     pub zero_copy: AtomicU32,
     pub xdp_program_id: AtomicU32,
+    /// 1: the device's sockets finish TCP checksums, see `UmemOwner::finishes_checksums`.
+    pub finishes_checksums: AtomicU32,
+    /// Tells this arena from every other.
+    id: AtomicU64,
+    /// The kernel's number of the daemon's bell (`eventfd-id` in fdinfo), plus 1; 0: not known.
+    pub daemon_bell_id: AtomicU32,
     _pad2: u32,
     /// Why it is not native or not zero-copy, for people, NUL-padded.
     reason: [AtomicU8; 128],
@@ -110,7 +116,8 @@ pub struct Header {
 }
 
 impl Header {
-    pub(super) fn init(&self, c: &ArenaConfig, total: u64) {
+    pub(super) fn init(&self, c: &ArenaConfig, total: u64, id: u64) {
+        self.id.store(id, Relaxed);
         self.version.store(LAYOUT_VERSION, Relaxed);
         self.total.store(total, Relaxed);
         self.netns.store(c.netns, Relaxed);
@@ -134,6 +141,11 @@ impl Header {
 
     pub(super) fn total(&self) -> u64 {
         self.total.load(Relaxed)
+    }
+
+    /// A random number: two arenas of one device, one after the other, differ in it.
+    pub fn id(&self) -> u64 {
+        self.id.load(Relaxed)
     }
 
     pub fn frames(&self) -> u32 {

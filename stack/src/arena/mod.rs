@@ -23,10 +23,11 @@ pub use pool::{Census, Pool, QueueShared};
 pub use processes::{MAX_PROCS, PENDING_FORK, ProcId, Processes};
 pub use stack_slot::{BELLS, StackSlot};
 
-use crate::buf::{FRAME_SIZE, FrameId, FrameMeta, FrameShared};
+use crate::buf::{FRAME_SIZE, FrameId, FrameMeta, FrameShared, OWNER_FILL};
 use crate::engine::{Config, Engine, Parts, StackState};
 use crate::sys;
 use crate::tunables::Tunables;
+use core::sync::atomic::Ordering;
 use layout::Layout;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -80,12 +81,27 @@ impl Arena {
         // SAFETY: sys::memfd returned a descriptor that nobody else owns.
         let owned = unsafe { OwnedFd::from_raw_fd(fd) };
         let arena: &'static Arena = Box::leak(Box::new(Arena { base, layout }));
-        arena.header().init(config, layout.total as u64);
+        arena.header().init(config, layout.total as u64, sys::random());
         arena.pool().init()?;
         for q in 0..config.queues as usize {
             arena.queue(q).init()?;
         }
         Ok((arena, owned))
+    }
+
+    /// Whose arena it is, without mapping all of it: its device's interface index and network namespace. These stand at
+    /// the same place in every build's arena.
+    pub fn whose(fd: RawFd) -> Result<(u32, u64), ArenaError> {
+        if sys::file_size(fd).map_err(ArenaError::Os)? < layout::PAGE as u64 {
+            return Err(ArenaError::Malformed);
+        }
+        let head = sys::mmap_shared(fd, layout::PAGE, 0, false).map_err(ArenaError::Os)?;
+        // SAFETY: a page is there, and a header's first page is valid whatever it holds: atomics.
+        let header = unsafe { &*head.cast::<Header>() };
+        let (magic, whose) = (header.magic(), (header.ifindex(), header.netns()));
+        // SAFETY: `header` is not used below this line.
+        unsafe { sys::munmap(head, layout::PAGE) };
+        if magic == header::MAGIC { Ok(whose) } else { Err(ArenaError::Malformed) }
     }
 
     /// Maps an arena that the daemon made.
@@ -206,6 +222,19 @@ impl Arena {
             }
         }
         self.stack(index).release();
+    }
+
+    /// Empties the fill rings into the pool, when the rings are no more: nobody has an AF_XDP socket of this arena.
+    pub fn reclaim_fill(&self) {
+        let pool = self.pool();
+        for (id, frame) in self.frames_shared().iter().enumerate() {
+            if frame.owner() == OWNER_FILL {
+                pool.put(id as u32);
+            }
+        }
+        for queue in 0..MAX_QUEUES {
+            self.queue(queue).fill_deficit.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Who owns how many frames. A snapshot: while traffic flows a few frames are in passing.

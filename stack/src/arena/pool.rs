@@ -115,9 +115,9 @@ impl Pool {
         taken
     }
 
-    /// Frames in the pool now.
+    /// Frames in the pool now. It is counted behind the lock: a frame may be taken before it was counted.
     pub fn count(&self) -> u32 {
-        self.shared.count.load(Ordering::Relaxed)
+        self.shared.count.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What processes share of a stack outside its lock: who sleeps on it, which doorbells are taken, when it was run.
 
-use super::{LockOutcome, ProcId, RobustMutex};
+use super::{LockOutcome, MAX_QUEUES, ProcId, RobustMutex};
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::io;
 
@@ -21,6 +21,10 @@ pub struct StackSlot {
     pub last_poll_us: AtomicU64,
     /// Holder of each doorbell: ProcId + 1, or 0.
     bells: [AtomicU16; BELLS],
+    /// What the daemon handed out, so that one after it finds it in the processes: inode numbers of the stack's XSKs,
+    /// and of its doorbells the kernel's number (`eventfd-id` in fdinfo) plus 1. 0: none.
+    pub xsk_inodes: [AtomicU64; MAX_QUEUES],
+    pub bell_ids: [AtomicU32; BELLS],
 }
 
 impl StackSlot {
@@ -35,9 +39,9 @@ impl StackSlot {
     pub(super) fn init_lock(&self) -> io::Result<()> {
         self.sleepers.store(0, Ordering::Relaxed);
         self.last_poll_us.store(0, Ordering::Relaxed);
-        for bell in &self.bells {
-            bell.store(0, Ordering::Relaxed);
-        }
+        self.bells.iter().for_each(|bell| bell.store(0, Ordering::Relaxed));
+        self.xsk_inodes.iter().for_each(|inode| inode.store(0, Ordering::Relaxed));
+        self.bell_ids.iter().for_each(|id| id.store(0, Ordering::Relaxed));
         self.lock.init()
     }
 

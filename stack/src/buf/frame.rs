@@ -1,5 +1,6 @@
 //! The frame table: who owns a frame, what is in it, and whether the kernel still reads it.
 
+use super::Pressure;
 use crate::slab::NONE;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 
@@ -93,14 +94,32 @@ impl FrameShared {
     }
 }
 
-/// A stack's own free frames. `head` is index + 1, so that zeroed memory is an empty list.
-#[derive(Default, Debug)]
+/// A stack's own free frames. `head` is index + 1, so that zeroed memory is an empty list (of a stack that has to
+/// do with next to nothing, until the first look at what there is).
+#[derive(Debug)]
 #[repr(C)]
 pub struct FreeList {
     head: u32,
     count: u32,
     /// Frames that others returned (completions found by another stack), index + 1 of the newest.
     returned: AtomicU32,
+    /// [`Pressure::allowance`] of the moment, and the pressure itself.
+    allowance: u32,
+    pressure: Pressure,
+    _pad: [u8; 3],
+}
+
+impl Default for FreeList {
+    fn default() -> Self {
+        FreeList {
+            head: 0,
+            count: 0,
+            returned: AtomicU32::new(0),
+            allowance: Pressure::None.allowance(),
+            pressure: Pressure::None,
+            _pad: [0; 3],
+        }
+    }
 }
 
 impl FreeList {
@@ -188,6 +207,24 @@ impl<'m> Frames<'m> {
     /// Free frames at hand, not counting returned ones that were not collected yet.
     pub fn free_count(&self) -> u32 {
         self.free.count
+    }
+
+    /// How scarce frames are, by the last word of whoever brings and takes them.
+    #[inline]
+    pub fn pressure(&self) -> Pressure {
+        self.free.pressure
+    }
+
+    /// Says how scarce frames are now: for the runtime, which sees the pool.
+    pub fn set_pressure(&mut self, pressure: Pressure) {
+        self.free.pressure = pressure;
+        self.free.allowance = pressure.allowance();
+    }
+
+    /// What [`Pressure::allowance`] leaves to one connection now.
+    #[inline]
+    pub fn allowance(&self) -> u32 {
+        self.free.allowance
     }
 
     /// Moves what others returned to the free list.

@@ -8,6 +8,9 @@ use crate::tcp::{Arrival, Events, Linger, Links, State, Tcb};
 use crate::time::Instant;
 use crate::timer_wheel::Nodes;
 
+/// Connections looked at in one turn for frames held out of order.
+const PRUNE_STEP: u32 = 256;
+
 impl Nodes for Slab<'_, Tcb> {
     #[inline]
     fn links(&mut self, index: u32) -> &mut Links {
@@ -81,7 +84,8 @@ impl Engine<'_> {
         if events.has(Events::READABLE) {
             bits |= IN;
         }
-        if events.has(Events::WRITABLE) && self.sockets[socket].wants_room && self.conns[conn].is_writable() {
+        if events.has(Events::WRITABLE) && self.sockets[socket].wants_room && self.conns[conn].is_writable(&self.frames)
+        {
             self.sockets[socket].wants_room = false;
             bits |= OUT;
         }
@@ -134,6 +138,17 @@ impl Engine<'_> {
         let reply = self.conns[conn].abort(&mut context!(self, now));
         let reply = reply.filter(|_| self.conns[conn].link.peer_mac != crate::addr::Mac::default());
         self.after(now, conn, Arrival { events: Events::CLOSED | Events::ERROR, reply });
+    }
+
+    /// Frames are nearly gone: some of the connections, the next time others, give back what came out of order. A slot
+    /// that is free holds none.
+    pub(super) fn prune_connections(&mut self) {
+        let used = self.conns.used();
+        for _ in 0..PRUNE_STEP.min(used) {
+            let conn = if self.state.prune_next < used { self.state.prune_next } else { 0 };
+            self.conns[conn].prune(&mut self.frames);
+            self.state.prune_next = conn + 1;
+        }
     }
 
     /// Serves every connection whose deadline has come.

@@ -49,6 +49,11 @@ impl ControlRing {
 }
 
 impl Engine<'_> {
+    /// Whether [`Engine::reply`] has room, and a frame.
+    pub(crate) fn has_room_to_reply(&self) -> bool {
+        !self.state.control.is_full() && self.frames.free_count() > 0
+    }
+
     /// Answers with a control segment, to where the segment (or the connection's last one) came from.
     pub(crate) fn reply(&mut self, flow: &Flow, mac: Mac, queue: u8, control: &Control) {
         if self.state.control.is_full() {

@@ -6,17 +6,19 @@
 //! - `receive.rs`: a frame's way to its connection or listener;
 //! - `connections.rs`: what becomes of connections: events, lists, timers, the end; `flows.rs`: finding them;
 //! - `time_waits.rs`: the records of those that closed first;
-//! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection.
+//! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection;
+//! - `farewell.rs`: RSTs for the peers of a stack that has to start over.
 
 mod connections;
 mod control;
+mod farewell;
 mod flows;
 mod receive;
 mod state;
 mod time_waits;
 mod transmit;
 
-use crate::buf::{FrameMeta, FrameShared, Frames};
+use crate::buf::{FrameMeta, FrameShared, Frames, Pressure};
 use crate::counters::Counters;
 use crate::ip::tables::NetTables;
 use crate::slab::Slab;
@@ -25,6 +27,7 @@ use crate::tcp::{Tcb, TimeWait};
 use crate::time::Instant;
 use crate::tunables::Tunables;
 
+pub use farewell::Farewells;
 pub(crate) use flows::flow_hash;
 pub(crate) use receive::{Fate, Origin};
 pub use state::{Config, StackState, TxChecksum};
@@ -150,6 +153,11 @@ impl<'m> Engine<'m> {
         !self.state.control.is_empty() || !self.state.transmit.is_empty()
     }
 
+    /// Whether a write waits for frames. Those may come from another stack, which tells nobody.
+    pub fn is_starved(&self) -> bool {
+        self.state.starved
+    }
+
     /// Nothing is alive: no connection, no TIME-WAIT, no socket. The daemon may free the stack.
     pub fn is_idle_forever(&self) -> bool {
         self.conns.live() == 0 && self.time_waits.live() == 0 && self.sockets.live() == 0
@@ -179,13 +187,16 @@ impl<'m> Engine<'m> {
         self.expire_time_waits(now);
         self.retry_waiting(now);
         self.feed_starved();
+        if self.frames.pressure() >= Pressure::Critical {
+            self.prune_connections();
+        }
     }
 }
 
 impl Engine<'_> {
     /// Rebuilds the stack from nothing, because its lock's owner died inside: nothing half-written is looked at. Kept
     /// are configuration, tunables, counters, tables and port blocks. The caller gives back the stack's frames (by
-    /// owner) before anything else is done with it; peers get RST when they next send.
+    /// owner) before anything else is done with it; then peers get their RSTs ([`Engine::say_farewells`]).
     pub fn reset_all(&mut self) {
         self.conns.reset();
         self.time_waits.reset();

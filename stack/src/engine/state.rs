@@ -76,6 +76,8 @@ pub(crate) struct Core {
     pub(crate) generation: u32,
     /// The tables' generation when the waiting connections last looked.
     pub(crate) waiting_generation: u16,
+    /// Where the search for frames held out of order goes on, when frames are nearly gone.
+    pub(crate) prune_next: u32,
     /// A write was cut short because frames are few.
     pub(crate) starved: bool,
     /// The daemon was told of what it has to do.
@@ -117,6 +119,7 @@ impl Default for Core {
             wakeups: 0,
             generation: 0,
             waiting_generation: 0,
+            prune_next: 0,
             starved: false,
             daemon_told: false,
             time_waits: Queue::EMPTY,
@@ -146,6 +149,7 @@ impl Core {
         self.waiting_until = Instant::ZERO;
         self.turn = 0;
         self.wakeups = 0;
+        self.prune_next = 0;
         self.starved = false;
         self.daemon_told = false;
         self.time_waits = Queue::EMPTY;

@@ -15,7 +15,8 @@ pub const MAX_FDS: usize = 96;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Op {
-    /// Registers the calling process. Reply: a0 = its ProcId; descriptors: arena, daemon's bell.
+    /// Registers the calling process. a0 = 1: it has the arena with the id a1 mapped already (it forked, or the daemon is
+    /// a new one). Reply: a0 = its ProcId; descriptors: arena, daemon's bell.
     Hello = 1,
     /// The arena alone, for tools. Reply descriptors: arena.
     Map = 2,

@@ -2,10 +2,11 @@
 
 use super::Bell;
 use crate::arena::{Arena, BELLS, LockOutcome, ProcId, StackSlot};
-use crate::engine::{Engine, TxChecksum};
+use crate::buf::Pressure;
+use crate::engine::{Engine, Farewells, TxChecksum};
 use crate::sys;
 use crate::time::Instant;
-use crate::xsk::{Queue, request_checksum};
+use crate::xsk::{Queue, fill_frames, request_checksum};
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 use std::io;
@@ -17,8 +18,14 @@ const RECEIVE_BUDGET: u32 = 256;
 const FREE_LOW: u32 = 128;
 const FREE_HIGH: u32 = 1024;
 const FREE_STEP: u32 = 256;
+/// The last frames are not for the fill rings: a stack that cannot acknowledge gets nothing back either.
+const FREE_LAST: u32 = 32;
+/// Rounds in which the device took none of a dead owner's last RSTs, before the rest is left out.
+const FAREWELL_TRIES: u32 = 16;
 /// How soon a transmit ring that the device did not empty is tried again.
 const RETRY_US: u64 = 200;
+/// How soon it is looked whether other stacks gave back the frames that writes wait for.
+const STARVED_US: u64 = 10_000;
 
 /// A stack's attachment to this process. Any thread may use it.
 pub struct Stack {
@@ -26,6 +33,8 @@ pub struct Stack {
     index: u32,
     engine: UnsafeCell<Engine<'static>>,
     queues: Vec<Queue>,
+    /// Frames that are not with the fill rings: what connections can have, all together.
+    circulating: u32,
     xsks: Vec<RawFd>,
     bells: Vec<RawFd>,
     daemon_bell: RawFd,
@@ -53,7 +62,9 @@ impl Stack {
         let queues = xsks.iter().map(|fd| Queue::map(*fd)).collect::<io::Result<Vec<_>>>()?;
         // SAFETY: one view per process and stack, as our own caller promises; used only through Guard.
         let engine = UnsafeCell::new(unsafe { arena.engine(index) });
-        Ok(Stack { arena, index, engine, queues, xsks: xsks.to_vec(), bells: bells.to_vec(), daemon_bell })
+        let (frames, rings) = (arena.frame_count(), arena.header().queues());
+        let circulating = frames - rings * fill_frames(frames, rings);
+        Ok(Stack { arena, index, engine, queues, circulating, xsks: xsks.to_vec(), bells: bells.to_vec(), daemon_bell })
     }
 
     /// Takes the stack's lock.
@@ -170,6 +181,7 @@ impl Guard<'_> {
         let mut handled = 0;
         for q in 0..self.stack.queues.len() {
             self.complete(q);
+            self.watch_frames();
             handled += self.receive(now, q);
         }
         self.balance_frames();
@@ -187,6 +199,9 @@ impl Guard<'_> {
         let (arena, queue) = (self.stack.arena, &self.stack.queues[q]);
         let n = queue.received().min(RECEIVE_BUDGET);
         if n == 0 {
+            if arena.queue(q).fill_deficit.load(Ordering::Relaxed) != 0 {
+                self.refill(q, 0); // Who knows when something arrives: the ring may be dry.
+            }
             return 0;
         }
         let owner = self.engine.frames_mut().owner();
@@ -201,7 +216,8 @@ impl Guard<'_> {
         n
     }
 
-    /// Replaces `n` frames that this stack took out of circulation, and what others could not replace.
+    /// Replaces `n` frames that this stack took out of circulation, and what others could not replace; but keeps the last
+    /// ones for acknowledgements.
     fn refill(&mut self, q: usize, n: u32) {
         let arena = self.stack.arena;
         let shared = arena.queue(q);
@@ -210,7 +226,8 @@ impl Guard<'_> {
             self.take_from_pool(wanted + FREE_STEP);
         }
         let frames = self.engine.frames_mut();
-        let filled = self.stack.queues[q].refill(shared, wanted, || frames.alloc(), arena);
+        let spare = frames.free_count().saturating_sub(FREE_LAST).min(wanted);
+        let filled = self.stack.queues[q].refill(shared, spare, || frames.alloc(), arena);
         if filled < wanted {
             shared.fill_deficit.fetch_add(wanted - filled, Ordering::AcqRel);
         }
@@ -222,13 +239,22 @@ impl Guard<'_> {
         self.stack.arena.pool().take(n, owner, |id| frames.push_free(id));
     }
 
-    /// Keeps a working stock of free frames: no more than the stack needs, no fewer than a burst takes.
+    /// Says how scarce frames are.
+    fn watch_frames(&mut self) {
+        let frames = self.engine.frames_mut();
+        let free = self.stack.arena.pool().count().saturating_add(frames.free_count());
+        frames.set_pressure(Pressure::of(free, self.stack.circulating));
+    }
+
+    /// Keeps a working stock of free frames: no more than the stack needs, no fewer than a burst takes. When frames are
+    /// few, nobody keeps many.
     fn balance_frames(&mut self) {
         let frames = self.engine.frames_mut();
         frames.collect_returned();
+        let high = if frames.pressure() == Pressure::None { FREE_HIGH } else { FREE_LOW + FREE_STEP };
         if frames.free_count() < FREE_LOW {
             self.take_from_pool(FREE_STEP);
-        } else if frames.free_count() > FREE_HIGH {
+        } else if frames.free_count() > high {
             for _ in 0..FREE_STEP {
                 if let Some(id) = frames.alloc() {
                     self.stack.arena.pool().put(id);
@@ -276,17 +302,20 @@ impl Guard<'_> {
     /// When the stack wants to be polled again although nothing arrives.
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let own = self.engine.next_deadline();
-        if self.stack.queues.iter().any(Queue::has_unsent) {
-            let retry = now.after_us(RETRY_US);
-            return Some(own.map_or(retry, |at| at.min(retry)));
-        }
-        own
+        let retry_us = match self.engine.is_starved() {
+            _ if self.stack.queues.iter().any(Queue::has_unsent) => RETRY_US,
+            true => STARVED_US,
+            false => return own,
+        };
+        let retry = now.after_us(retry_us);
+        Some(own.map_or(retry, |at| at.min(retry)))
     }
 
     /// The last owner of the lock died inside: nothing that it may have half-written is trusted. The stack starts
-    /// empty; peers are reset by their next segment.
+    /// empty; peers are reset.
     fn start_over(&mut self) {
         let owner = self.engine.frames_mut().owner();
+        let walk = self.engine.farewells();
         for queue in &self.stack.queues {
             // Frames up to here may or may not have been handled; they all become ours once, by the rebuild below.
             let n = queue.received();
@@ -300,6 +329,24 @@ impl Guard<'_> {
         self.engine.reset_all();
         self.engine.frames_mut().rebuild();
         self.take_from_pool(FREE_STEP);
+        self.say_farewells(walk);
+    }
+
+    /// RSTs, in batches that the control ring and the frames bound. What the device does not take for a while is left
+    /// out: then the peer's next segment is answered with one.
+    fn say_farewells(&mut self, mut walk: Farewells) {
+        let mut in_vain = 0;
+        while in_vain < FAREWELL_TRIES && self.engine.say_farewells(&mut walk) {
+            let before = self.engine.counters().tx_frames;
+            self.flush(super::now());
+            for q in 0..self.stack.queues.len() {
+                self.complete(q);
+            }
+            self.engine.frames_mut().collect_returned();
+            self.replenish();
+            in_vain = if self.engine.counters().tx_frames == before { in_vain + 1 } else { 0 };
+        }
+        self.flush(super::now());
     }
 }
 

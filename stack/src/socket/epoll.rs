@@ -287,7 +287,7 @@ impl Engine<'_> {
         let EpollItem { socket, events, .. } = self.epoll_items[index];
         let asked = events & !FLAGS;
         if asked & OUT != 0 {
-            self.want_room(socket);
+            self.note_no_room(socket);
         }
         if asked == 0 { 0 } else { self.readiness_of(socket) & asked }
     }

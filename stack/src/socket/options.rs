@@ -3,7 +3,7 @@
 use super::{Errno, SocketId};
 use crate::engine::{Engine, context};
 use crate::slab::NONE;
-use crate::tcp::{self, State};
+use crate::tcp::{self, State, Tcb};
 use crate::time::Instant;
 
 /// The options that the engine itself minds. All others are the shadow socket's.
@@ -28,6 +28,8 @@ pub enum SocketOption {
     ReceiveBuffer,
     /// SO_RCVLOWAT.
     ReceiveLowat,
+    /// Not kept: setting it acknowledges at once; it tells whether acknowledgements wait for data.
+    QuickAck,
 }
 
 const KEEPALIVE_MAX_S: i32 = 32_767;
@@ -67,6 +69,8 @@ impl Engine<'_> {
             SocketOption::Cork => tcb.set_cork(value != 0),
             SocketOption::KeepAlive => tcb.set_keepalive(&mut context!(self, now), value != 0),
             SocketOption::ReceiveBuffer => tcb.set_receive_buffer(buffer(value, RCVBUF_MIN)),
+            SocketOption::QuickAck if value != 0 => tcb.acknowledge_now(),
+            SocketOption::QuickAck => {}
             _ => set(tcb.options_mut(), option, value)?,
         }
         if matches!(option, SocketOption::KeepIdle | SocketOption::KeepInterval) && self.conns[conn].options().keepalive
@@ -99,6 +103,7 @@ impl Engine<'_> {
             SocketOption::SendBuffer => options.sndbuf_bytes,
             SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
             SocketOption::ReceiveLowat => socket.rcvlowat,
+            SocketOption::QuickAck => conn.is_none_or(Tcb::acknowledges_quickly).into(),
         };
         Ok(value.min(i32::MAX as u32) as i32)
     }
@@ -139,7 +144,7 @@ fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(
         SocketOption::MaxSegment => options.mss_clamp = checked(value, MSS_MIN, MSS_MAX)? as u16,
         SocketOption::SendBuffer => options.sndbuf_bytes = buffer(value, SNDBUF_MIN),
         SocketOption::ReceiveBuffer => options.rcvbuf_bytes = buffer(value, RCVBUF_MIN),
-        SocketOption::ReceiveLowat => {}
+        SocketOption::ReceiveLowat | SocketOption::QuickAck => {}
     }
     Ok(())
 }

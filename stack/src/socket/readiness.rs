@@ -2,6 +2,7 @@
 
 use super::table::{Kind, Progress};
 use super::{Errno, SocketId};
+use crate::buf::Pressure;
 use crate::engine::Engine;
 use crate::slab::NONE;
 use crate::tcp::State;
@@ -63,10 +64,12 @@ impl Engine<'_> {
             ready |= READABLE | RDHUP;
         }
         if !matches!(state, State::SynSent | State::SynReceived) {
-            if tcb.available() >= socket.rcvlowat.max(1) {
+            let available = tcb.available();
+            // When frames are few, more may never fit: then any is enough.
+            if available >= socket.rcvlowat.max(1) || available > 0 && self.frames.allowance() != u32::MAX {
                 ready |= READABLE;
             }
-            if no_more_out || tcb.is_writable() {
+            if no_more_out || tcb.is_writable(&self.frames) {
                 ready |= WRITABLE;
             }
         }
@@ -78,11 +81,18 @@ impl Engine<'_> {
 
     /// Whoever asked and found no room is told when there is some.
     #[inline]
-    pub(crate) fn want_room(&mut self, index: u32) {
+    pub(crate) fn note_no_room(&mut self, index: u32) {
         let socket = &self.sockets[index];
-        if socket.conn != NONE && !self.conns[socket.conn].is_writable() {
-            self.sockets[index].wants_room = true;
+        if socket.conn != NONE && !self.conns[socket.conn].is_writable(&self.frames) {
+            self.want_room(index);
         }
+    }
+
+    /// The socket is told when there is room. No acknowledgement will tell one that has nothing under way: what it waits
+    /// for is frames.
+    pub(crate) fn want_room(&mut self, index: u32) {
+        self.sockets[index].wants_room = true;
+        self.state.starved |= self.frames.pressure() == Pressure::Exhausted;
     }
 
     /// Whether the connect() of this socket is still under way.

@@ -3,6 +3,7 @@
 use super::table::{Kind, Progress};
 use super::{Errno, SocketId, readiness};
 use crate::addr::{Endpoint, Flow};
+use crate::buf::Pressure;
 use crate::engine::{Engine, context};
 use crate::ip::tables::RouteVerdict;
 use crate::slab::NONE;
@@ -142,7 +143,7 @@ impl Engine<'_> {
         let part = &data[..data.len().min(self.spare_bytes())];
         let n = self.conns[conn].write(&mut context!(self, now), part);
         if n < data.len() {
-            self.sockets[index].wants_room = true;
+            self.want_room(index);
         }
         if n > 0 {
             self.schedule(now, conn);
@@ -163,13 +164,16 @@ impl Engine<'_> {
 
     /// Tells those whose writes were cut short that there are frames again.
     pub(crate) fn feed_starved(&mut self) {
-        if !self.state.starved || self.frames.free_count() < 2 * RESERVED_FRAMES {
+        if !self.state.starved
+            || self.frames.free_count() < 2 * RESERVED_FRAMES
+            || self.frames.pressure() == Pressure::Exhausted
+        {
             return;
         }
         self.state.starved = false;
         for index in 0..self.sockets.used() {
             let socket = &mut self.sockets[index];
-            if socket.wants_room && socket.conn != NONE && self.conns[socket.conn].is_writable() {
+            if socket.wants_room && socket.conn != NONE && self.conns[socket.conn].is_writable(&self.frames) {
                 socket.wants_room = false;
                 self.announce(index, readiness::OUT | readiness::WRNORM);
             }
@@ -244,7 +248,7 @@ impl Engine<'_> {
 
     /// Bytes that send() would take now.
     pub fn send_room(&self, s: SocketId) -> Result<u32, Errno> {
-        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].send_room()))
+        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].send_room(&self.frames)))
     }
 
     /// shutdown(). On a listener the receiving side's end is the end of listening: it becomes an unconnected socket.

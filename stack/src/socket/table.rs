@@ -270,7 +270,7 @@ impl Engine<'_> {
     pub fn wait_on(&mut self, s: SocketId, bell: u8) -> Result<(), Errno> {
         let index = self.slot(s)?;
         self.sockets[index].waiters |= 1 << bell;
-        self.want_room(index);
+        self.note_no_room(index);
         Ok(())
     }
 

@@ -302,7 +302,7 @@ impl Tcb {
                 seq: self.snd.nxt,
                 ack: self.rcv.nxt,
                 flags: Flags::ACK,
-                window: self.rcv.offer_window(),
+                window: self.rcv.offer_window(cx.frames.allowance()),
                 timestamp: self.ts.option(cx.now),
             });
             self.note_ack_sent(false);

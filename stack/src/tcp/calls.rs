@@ -3,7 +3,7 @@
 use super::sender::Fin;
 use super::state::Event;
 use super::{Arrival, Context, Events, State, Tcb};
-use crate::buf::{FRAME_SIZE, FrameId, TX_HEADROOM};
+use crate::buf::{FRAME_SIZE, FrameId, Frames, Pressure, TX_HEADROOM};
 use crate::wire::tcp::Control;
 
 /// SO_LINGER, as far as the connection is concerned.
@@ -25,7 +25,7 @@ impl Tcb {
         if !self.may_send() {
             return 0;
         }
-        let wanted = data.len().min(self.send_room() as usize);
+        let wanted = data.len().min(self.send_room(cx.frames) as usize);
         let mut left = &data[..wanted];
         if let Some((tail, room)) = self.snd.tail_room(cx.frames) {
             let n = room.min(left.len());
@@ -46,7 +46,7 @@ impl Tcb {
             left = &left[n..];
         }
         let written = wanted - left.len();
-        self.wants_room |= written < data.len() || !self.is_writable();
+        self.wants_room |= written < data.len() || !self.is_writable(cx.frames);
         self.arm_persist(cx);
         written
     }
@@ -79,7 +79,7 @@ impl Tcb {
             }
         }
         if done > 0 {
-            self.after_read(done as u32);
+            self.after_read(done as u32, cx.frames.allowance());
         }
         done
     }
@@ -108,13 +108,28 @@ impl Tcb {
     }
 
     /// Bytes that may be written now.
-    pub fn send_room(&self) -> u32 {
-        self.options.sndbuf_bytes.saturating_sub(self.send_used())
+    #[inline]
+    pub fn send_room(&self, frames: &Frames<'_>) -> u32 {
+        let limit = match frames.allowance() {
+            u32::MAX => self.options.sndbuf_bytes,
+            allowance => self.scarce_limit(frames, allowance),
+        };
+        limit.saturating_sub(self.send_used())
+    }
+
+    /// When frames are few, one connection may not hold many; the last are for those whose peer has taken all so far.
+    #[cold]
+    fn scarce_limit(&self, frames: &Frames<'_>, allowance: u32) -> u32 {
+        let took_all = self.snd.bytes_acked > 0 && self.snd.queue.is_empty();
+        if frames.pressure() == Pressure::Exhausted && !took_all {
+            return 0;
+        }
+        self.options.sndbuf_bytes.min(allowance)
     }
 
     /// Whether there is room enough to call it writable: at least half of what is used (Linux: sk_stream_is_writeable).
-    pub fn is_writable(&self) -> bool {
-        self.send_room() >= self.send_used().div_ceil(2).max(1)
+    pub fn is_writable(&self, frames: &Frames<'_>) -> bool {
+        self.send_room(frames) >= self.send_used().div_ceil(2).max(1)
     }
 
     /// Bytes queued and not acknowledged (SIOCOUTQ); our FIN counts as one, as on Linux.

@@ -5,7 +5,7 @@
 
 use super::tcb::Owed;
 use super::{Context, Events, Seq, Tcb};
-use crate::buf::{FRAME_SIZE, FrameId, FrameList};
+use crate::buf::{FRAME_SIZE, FrameId, FrameList, Frames, Pressure};
 use crate::drops::Drop;
 use crate::time::{Instant, MS};
 use crate::wire::tcp::Segment;
@@ -17,6 +17,8 @@ const SPACE_START: u32 = 64 * 1024;
 /// Acknowledgements of a young connection wait only this long: the peer's slow start, or its Nagle, may hang on them.
 /// (Linux sends its first 16 at once; then an application that answers has no chance to save one.)
 const QUICK_ACK_US: u64 = MS;
+/// And so long where the application has not even read what it would answer: a busy server owes its answer, not our ACK.
+const UNREAD_ACK_US: u64 = 9 * MS;
 const QUICK_ACKS: u8 = 16;
 
 /// The receiving half of a connection.
@@ -54,6 +56,8 @@ pub(super) struct Receiver {
     quick_acks: u8,
     /// Our data carries acknowledgements: the application answers what it reads.
     is_interactive: bool,
+    /// The acknowledgement owed was put off once, because the application had read nothing yet.
+    is_put_off: bool,
     fin_known: bool,
     pub(super) fin_reached: bool,
     /// The application will not read any more.
@@ -65,8 +69,9 @@ pub(super) struct Receiver {
 const RESERVED_FRAMES: u32 = 32;
 
 impl Receiver {
-    /// `most` is the largest buffer the connection may ever get: it decides the shift. `now` is today's limit.
-    pub(super) fn new(mss: u16, most: u32, now: u32) -> Receiver {
+    /// `most` is the largest buffer the connection may ever get: it decides the shift. `now` is today's limit, and
+    /// `allowance` what the frames that are left allow.
+    pub(super) fn new(mss: u16, most: u32, now: u32, allowance: u32) -> Receiver {
         let mut shift = 0;
         while shift < 14 && most >> shift > u32::from(u16::MAX) {
             shift += 1;
@@ -79,7 +84,7 @@ impl Receiver {
             queue: FrameList::EMPTY,
             out_of_order: FrameList::EMPTY,
             fin_at: Seq(0),
-            space: SPACE_START.min(now),
+            space: SPACE_START.min(now).min(allowance),
             space_max: now,
             copied: 0,
             bytes_total: 0,
@@ -91,6 +96,7 @@ impl Receiver {
             scaling: true,
             quick_acks: QUICK_ACKS,
             is_interactive: false,
+            is_put_off: false,
             fin_known: false,
             fin_reached: false,
             is_shutdown: false,
@@ -127,20 +133,34 @@ impl Receiver {
     }
 
     /// The window that could be offered: room in octets, but no more than the frames that may be held for it allow.
-    fn room(&self) -> u32 {
-        self.space.saturating_sub(self.queue.bytes()).min((2 * self.space).saturating_sub(self.held()))
+    /// `allowance` is what the scarcity of frames leaves to any connection.
+    fn room(&self, allowance: u32) -> u32 {
+        let space = self.space.min(allowance);
+        space.saturating_sub(self.queue.bytes()).min((2 * space).saturating_sub(self.held()))
     }
 
-    /// The frames hold down more than the window should cost: copying is cheaper now than more frames.
-    fn is_hoarding(&self) -> bool {
-        self.held() >= 2 * self.space
+    /// The frames hold down more than the window should cost, or frames are few: copying is cheaper now than one more.
+    fn is_hoarding(&self, allowance: u32) -> bool {
+        self.held() >= 2 * self.space || allowance < self.space
+    }
+
+    /// Whether the next octets may not take another frame: nearly all are gone, and this connection holds some that its
+    /// application does not read. One that has read all it got still gets more, until the very last: those are for
+    /// answering what arrives.
+    #[cold]
+    fn must_refuse(&self, frames: &Frames<'_>, len: u16) -> bool {
+        match self.queue.back() {
+            Some(tail) => frames.tail_room(tail) < usize::from(len),
+            None if frames.pressure() == Pressure::Exhausted && self.bytes_total == 0 => true,
+            None => frames.free_count() < 2 * RESERVED_FRAMES,
+        }
     }
 
     /// Decides the window field of the next segment and moves the right edge to match.
     #[inline]
-    pub(super) fn offer_window(&mut self) -> u16 {
+    pub(super) fn offer_window(&mut self, allowance: u32) -> u16 {
         let now = self.window();
-        let mut room = self.room().min(u32::from(u16::MAX) << self.shift);
+        let mut room = self.room(allowance).min(u32::from(u16::MAX) << self.shift);
         // Silly-window avoidance (RFC 9293 §3.8.6.2.2): open by a segment or half the buffer, or not at all. And while there
         // is a hole the edge stays: an acknowledgement with another window is no duplicate, and the peer counts those.
         if room < u32::from(self.mss).min(self.space / 2) || !self.out_of_order.is_empty() && now > 0 {
@@ -154,11 +174,14 @@ impl Receiver {
     }
 
     /// Whether reading has freed enough to tell the peer (as Linux decides it): the window it knows of is down to half of
-    /// what we would give, and can at least double.
-    fn is_update_due(&self) -> bool {
+    /// what we would give, and can at least double. When frames are few, room for a segment where there was none will do.
+    fn is_update_due(&self, allowance: u32) -> bool {
         let now = self.window();
-        let room = self.room();
-        2 * now <= self.space && room >= (2 * now).max(u32::from(self.mss).min(self.space / 2)).max(1)
+        if 2 * now > self.space {
+            return false;
+        }
+        let segment = u32::from(self.mss).min(self.space / 2).max(1);
+        self.room(allowance) >= if now < segment { segment } else { 2 * now }
     }
 
     /// Puts a frame whose payload is the next in order into the receive queue.
@@ -168,7 +191,8 @@ impl Receiver {
         self.bytes_total += u64::from(len);
         match self.queue.back() {
             Some(tail)
-                if (len <= APPEND_MAX || self.is_hoarding()) && cx.frames.tail_room(tail) >= usize::from(len) =>
+                if (len <= APPEND_MAX || self.is_hoarding(cx.frames.allowance()))
+                    && cx.frames.tail_room(tail) >= usize::from(len) =>
             {
                 cx.frames.append(tail, id);
                 self.queue.grew(u32::from(len));
@@ -209,7 +233,7 @@ impl Receiver {
             cx.frames.advance(id, overlap as u16);
         }
         let removed = self.cut_behind(cx, before, id);
-        let is_full = self.out_of_order.frames() >= cx.tunables.reassembly_frames;
+        let is_full = self.out_of_order.frames() >= self.reassembly_frames(cx);
         // When frames are few, the last ones are for the segment that fills the hole.
         if !removed && (is_full || cx.frames.free_count() < RESERVED_FRAMES) {
             return Err(Drop::ReassemblyFull);
@@ -228,6 +252,16 @@ impl Receiver {
             _ => self.out_of_order.insert_after(cx.frames, before, id),
         }
         Ok(())
+    }
+
+    /// Frames that may be held out of order. What is dropped here comes again.
+    fn reassembly_frames(&self, cx: &Context<'_, '_>) -> u32 {
+        let most = cx.tunables.reassembly_frames;
+        match cx.frames.pressure() {
+            Pressure::None => most,
+            Pressure::Low => most.min(Pressure::Low.allowance() / FRAME_SIZE as u32),
+            Pressure::Critical | Pressure::Exhausted => 0,
+        }
     }
 
     /// The last queued frame that starts at or before `seq`.
@@ -343,6 +377,7 @@ impl Tcb {
     }
 
     /// Nothing of it is of use: the peer has to hear where we are, at once.
+    #[cold]
     fn refuse_text(&mut self, cx: &mut Context<'_, '_>, frame: FrameId, reason: Drop) -> Events {
         cx.counters.drops.count(reason);
         cx.frames.release(frame);
@@ -353,6 +388,9 @@ impl Tcb {
     /// Takes payload that starts at RCV.NXT and ends inside the window; the frame's record names it.
     #[inline]
     pub(super) fn take_in_order(&mut self, cx: &mut Context<'_, '_>, seg: &Segment, frame: FrameId) -> Events {
+        if cx.frames.pressure() >= Pressure::Critical && self.rcv.must_refuse(cx.frames, cx.frames.meta(frame).len) {
+            return self.refuse_text(cx, frame, Drop::FramePressure);
+        }
         let fills_hole = !self.rcv.out_of_order.is_empty();
         self.rcv.push(cx, frame);
         if fills_hole {
@@ -394,11 +432,17 @@ impl Tcb {
         self.owed.remove(Owed::ACK);
         self.owed.remove(Owed::DELAYED_ACK);
         self.timers.ack_at = Instant::ZERO;
+        self.rcv.is_put_off = false;
         self.rcv.acked = self.rcv.nxt;
     }
 
     /// The delay is over and nobody answered: the application is not of the answering kind.
-    pub(super) fn expire_delayed_ack(&mut self) {
+    pub(super) fn expire_delayed_ack(&mut self, now: Instant) {
+        if self.rcv.quick_acks > 0 && !self.rcv.is_put_off && !self.rcv.queue.is_empty() && !self.rcv.fin_reached {
+            self.rcv.is_put_off = true;
+            self.timers.ack_at = now.after_us(UNREAD_ACK_US);
+            return;
+        }
         self.timers.ack_at = Instant::ZERO;
         self.rcv.is_interactive = false;
         if self.owed.has(Owed::DELAYED_ACK) {
@@ -406,11 +450,36 @@ impl Tcb {
         }
     }
 
-    /// The application took octets out of the receive queue.
-    pub(super) fn after_read(&mut self, n: u32) {
-        self.rcv.note_read(n);
-        if !self.rcv.fin_reached && self.state.is_synchronized() && self.rcv.is_update_due() {
+    /// TCP_QUICKACK, set: what is owed is owed now.
+    pub fn acknowledge_now(&mut self) {
+        self.rcv.is_interactive = false;
+        if self.rcv.acked != self.rcv.nxt {
             self.owed.add(Owed::ACK);
         }
+    }
+
+    /// TCP_QUICKACK, read: acknowledgements do not wait for data to ride on.
+    pub fn acknowledges_quickly(&self) -> bool {
+        !self.rcv.is_interactive
+    }
+
+    /// The application took octets out of the receive queue.
+    pub(super) fn after_read(&mut self, n: u32, allowance: u32) {
+        self.rcv.note_read(n);
+        if !self.rcv.fin_reached && self.state.is_synchronized() && self.rcv.is_update_due(allowance) {
+            self.owed.add(Owed::ACK);
+        }
+    }
+
+    /// Frames held out of order.
+    #[cfg(test)]
+    pub(crate) fn frames_out_of_order(&self) -> u32 {
+        self.rcv.out_of_order.frames()
+    }
+
+    /// Gives back what came out of order: frames are nearly gone, and the peer will send it again, for nothing of it was
+    /// acknowledged.
+    pub fn prune(&mut self, frames: &mut Frames<'_>) {
+        self.rcv.out_of_order.clear(frames);
     }
 }

@@ -118,10 +118,11 @@ impl Tcb {
         options: &Options,
     ) -> Tcb {
         let mss = if options.mss_clamp == 0 { mss } else { mss.min(options.mss_clamp) };
+        let largest = options.rcvbuf_bytes.max(cx.tunables.rcvbuf_bytes);
         let mut tcb = Tcb {
             link: Links::default(),
             snd: Sender::new(iss, mss),
-            rcv: Receiver::new(mss, options.rcvbuf_bytes.max(cx.tunables.rcvbuf_bytes), options.rcvbuf_bytes),
+            rcv: Receiver::new(mss, largest, options.rcvbuf_bytes, cx.frames.allowance()),
             timers: Timers::default(),
             congestion: Congestion::default(),
             recovery: Recovery::new(iss),
@@ -257,6 +258,38 @@ impl Tcb {
             window: 0,
             timestamp: self.ts.option(cx.now),
         }
+    }
+
+    /// The RST for the peer of what may once have been a connection: its record may be half-written, so numbers are taken
+    /// as they stand, and nothing is computed from them. The peer of a TIME-WAIT is done, that of a SYN-SENT not there.
+    pub fn farewell(&self) -> Option<Control> {
+        let is_heard = !matches!(self.state, State::Closed | State::SynSent | State::TimeWait);
+        is_heard.then(|| Control {
+            seq: self.snd.nxt,
+            ack: self.rcv.nxt,
+            flags: Flags::RST | Flags::ACK,
+            ..Control::default()
+        })
+    }
+
+    /// Fills the record with anything: for tests of who does not trust it.
+    #[cfg(test)]
+    pub(crate) fn scramble(&mut self, random: &mut impl FnMut() -> u64) {
+        use crate::addr::{Endpoint, Ip, Mac};
+        const STATES: [State; 4] = [State::Closed, State::Established, State::SynReceived, State::TimeWait];
+        let n = random();
+        let any_ip = Ip(core::array::from_fn(|_| random() as u8));
+        let mut ip = |host: u8| if random().is_multiple_of(4) { any_ip } else { Ip::v4([10, 0, 0, host]) };
+        let (local, remote) = (Endpoint::new(ip(1), n as u16 & 3), Endpoint::new(ip(2), (n >> 2) as u16 & 3));
+        self.flow = Flow { local, remote };
+        self.state = STATES[(n >> 4) as usize % STATES.len()];
+        (self.snd.nxt, self.rcv.nxt) = (Seq(random() as u32), Seq(random() as u32));
+        (self.snd.una, self.snd.wnd, self.snd.shift) = (Seq(random() as u32), random() as u32, random() as u8);
+        let link = &mut self.link;
+        link.peer_mac = Mac(core::array::from_fn(|i| if i == 0 { 2 * (n >> 8 & 1) as u8 } else { random() as u8 }));
+        (link.rx_queue, link.free, link.hash_next) = (random() as u8, random() as u32, random() as u32);
+        (link.wheel_slot, link.wheel_next, link.transmit_next) = (random() as u32, random() as u32, random() as u32);
+        (link.socket, link.listener, link.queue) = (random() as u32, random() as u32, random() as u8);
     }
 
     /// Gives all frames back. Before the slot goes.

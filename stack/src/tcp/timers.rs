@@ -92,7 +92,7 @@ impl Tcb {
     /// Some deadline may have come. Calling early does no harm.
     pub fn handle_deadline(&mut self, cx: &mut Context<'_, '_>) -> Arrival {
         if is_due(self.timers.ack_at, cx.now) {
-            self.expire_delayed_ack();
+            self.expire_delayed_ack(cx.now);
         }
         let mut arrival = Arrival::default();
         if is_due(self.timers.retransmit_at, cx.now) {

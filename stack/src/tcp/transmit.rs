@@ -170,7 +170,7 @@ impl Tcb {
             seq: content.seq,
             ack: if has_ack { self.rcv.nxt } else { Seq(0) },
             flags: content.flags,
-            window: if is_syn { self.rcv.syn_window() } else { self.rcv.offer_window() },
+            window: if is_syn { self.rcv.syn_window() } else { self.rcv.offer_window(cx.frames.allowance()) },
             mss: is_syn.then_some(self.rcv.own_mss),
             window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
             timestamp: self.ts.option(cx.now),

@@ -3,7 +3,7 @@
 use super::alloc::boxed::Box;
 use super::alloc::vec::Vec;
 use crate::addr::{Flow, Ip, Mac};
-use crate::buf::{FRAME_SIZE, FrameMeta, FrameShared, Frames, FreeList};
+use crate::buf::{FRAME_SIZE, FrameMeta, FrameShared, Frames, FreeList, Pressure};
 use crate::counters::Counters;
 use crate::engine::{Config, Engine, Parts, StackState};
 use crate::ip::tables::{Address, Route, RouteKind};
@@ -137,9 +137,19 @@ impl Host {
         }
     }
 
+    /// As the runtime does with every poll: says how scarce frames are.
+    pub fn watch_frames(&mut self) {
+        let all = self.config.frames;
+        let mut engine = self.engine();
+        engine.frames_mut().collect_returned();
+        let free = engine.frames().free_count();
+        engine.frames_mut().set_pressure(Pressure::of(free, all));
+    }
+
     /// A frame that arrived on the wire; false when there was no frame to put it in.
     pub fn receive(&mut self, now: Instant, bytes: &[u8]) -> bool {
         const OFF: u16 = 256; // XDP_PACKET_HEADROOM
+        self.watch_frames();
         let mut engine = self.engine();
         let Some(frame) = engine.frames_mut().alloc() else { return false };
         let at = usize::from(OFF);

@@ -89,6 +89,7 @@ impl Net {
         self.now = next.unwrap_or(until).max(self.now);
         self.deliver();
         for host in &mut self.hosts {
+            host.watch_frames();
             host.engine().handle_timers(self.now);
         }
         self.transmit();

@@ -19,5 +19,7 @@ pub(crate) const TX_RING: u32 = 2048;
 pub(crate) const FILL_RING: u32 = 4096;
 pub(crate) const COMPLETION_RING: u32 = 4096;
 
-/// Frames that circulate through one queue's fill ring.
-pub(crate) const FILL_FRAMES: u32 = 2048;
+/// Frames that circulate through one queue's fill ring: half of all at most go to the fill rings together.
+pub(crate) fn fill_frames(frames: u32, queues: u32) -> u32 {
+    (frames / (2 * queues.max(1))).min(FILL_RING / 2)
+}

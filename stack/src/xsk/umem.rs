@@ -1,10 +1,11 @@
 //! The daemon's side of AF_XDP: it registers the UMEM and makes all sockets; processes only get descriptors.
 
 use super::queue::METADATA_LEN;
-use super::{COMPLETION_RING, FILL_FRAMES, FILL_RING, Queue, RX_RING, TX_RING};
+use super::{COMPLETION_RING, FILL_RING, Queue, RX_RING, TX_RING};
 use crate::arena::Arena;
 use crate::buf::FRAME_SIZE;
 use crate::sys;
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -66,6 +67,24 @@ impl UmemOwner {
             let base = owner.open_base(queue, zero_copy)?;
             owner.bases.push(base);
             owner.fill(queue)?;
+        }
+        Ok(owner)
+    }
+
+    /// Goes on with a UMEM that a daemon of before registered and that stacks' sockets keep: `survivors` has one of each
+    /// queue. The base sockets are new; the rings are the queues' own and live on.
+    pub fn adopt(arena: &'static Arena, ifindex: u32, survivors: &[RawFd]) -> Result<UmemOwner, XskError> {
+        let header = arena.header();
+        let is_set = |flag: &AtomicU32| flag.load(Ordering::Relaxed) != 0;
+        let (zero_copy, finishes_checksums) = (is_set(&header.zero_copy), is_set(&header.finishes_checksums));
+        let mut owner = UmemOwner { arena, ifindex, bases: Vec::new(), zero_copy, finishes_checksums };
+        for (queue, survivor) in survivors.iter().enumerate() {
+            let base = new_socket()?;
+            ring_size(base.as_raw_fd(), libc::XDP_RX_RING, 64)?;
+            owner
+                .bind(&base, queue as u32, 0, Some(*survivor))
+                .map_err(|error| XskError::Os { what: "cannot join the packet memory of before", error })?;
+            owner.bases.push(base);
         }
         Ok(owner)
     }
@@ -140,9 +159,9 @@ impl UmemOwner {
     fn fill(&self, queue: u32) -> Result<(), XskError> {
         let fd = self.bases[queue as usize].as_raw_fd();
         let shared = Queue::map_shared(fd).map_err(|error| XskError::Os { what: "cannot map a ring", error })?;
-        let share = self.arena.frame_count() / (2 * self.arena.header().queues().max(1));
+        let frames = super::fill_frames(self.arena.frame_count(), self.arena.header().queues());
         let lock = self.arena.queue(queue as usize);
-        shared.fill_from_pool(lock, self.arena.pool(), FILL_FRAMES.min(share));
+        shared.fill_from_pool(lock, self.arena.pool(), frames);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ import time
 from case import case, expect, expect_equal
 from rig import proof
 from rig.process import Failed, wait_until
-from rig.servers import REDIS_PORT
+from rig.servers import NGINX_PORT, REDIS_PORT
 
 from .fallback import ping, ping_often
 
@@ -44,6 +44,92 @@ def started_after_daemon_death(rig):
     rig.start_redis()
     with rig.carried_by_user_stack(frames=100):
         ping_often(rig)
+
+
+@case("after a takeover servers old and new, and their ports, are the new daemon's", timeout=90, only_sidestep=True, daemon=False)
+def taken_over(rig):
+    daemon = start_daemon(rig)
+    old_server = rig.start_redis()
+    doomed = rig.start_redis(port=6381)
+    with rig.far.connect(rig.near.ipv4, REDIS_PORT) as kept, rig.far.connect(rig.near.ipv4, 6381) as lost:
+        ping(kept)
+        ping(lost)
+        daemon.signal(signal.SIGKILL)
+        daemon.exit_code(5)
+        # A server that ends while there is no daemon: what it held is found by the next one.
+        doomed.signal(signal.SIGKILL)
+        doomed.exit_code(5)
+        rig.sidestep.up()
+        ping(kept)
+
+        status = rig.sidestep.status()
+        expect_frames_add_up(status)
+        expect_equal([stack["pid"] for stack in status["stacks"]], [old_server.pid], "the stacks that were taken over")
+        expect_equal(members(status), {REDIS_PORT: 1}, "the ports that were taken over")
+
+        server = rig.start_redis(port=6380)
+        with rig.carried_by_user_stack(frames=100):
+            ping_often(rig, port=6380)
+        with rig.carried_by_user_stack(frames=100):
+            ping_often(rig)
+        status = rig.sidestep.status()
+        expect_frames_add_up(status)
+        expect_equal(members(status), {REDIS_PORT: 1, 6380: 1}, "the ports with the new server's")
+
+        # A port of before is switched off and on; its connection of before stays.
+        rig.sidestep.port("off", REDIS_PORT)
+        ping_often(rig, rounds=5)
+        ping(kept)
+        rig.sidestep.port("on", REDIS_PORT)
+        with rig.carried_by_user_stack(frames=100):
+            ping_often(rig)
+        ping(kept)
+    for program in (old_server, server):
+        program.signal(signal.SIGKILL)
+        program.exit_code(5)
+    wait_until(lambda: is_clean(rig, server.pid), 10, lambda: f"left behind: {rig.sidestep.status()}")
+    expect_equal(members(rig.sidestep.status()), {}, "the ports that are served when all servers are dead")
+
+
+@case("nginx reloads after a takeover: its master lives on, its new worker is served", timeout=60, only_sidestep=True, daemon=False)
+def reloaded_after_takeover(rig):
+    daemon = start_daemon(rig)
+    master = rig.start_nginx(master="on")
+    with rig.far.connect(rig.near.ipv4, NGINX_PORT) as client:
+        expect(get(client).startswith(b"HTTP/1.1 200"), "no answer")
+        daemon.signal(signal.SIGKILL)
+        daemon.exit_code(5)
+        expect(get(client).startswith(b"HTTP/1.1 200"), "no answer without a daemon")
+        rig.sidestep.up()
+        expect(get(client).startswith(b"HTTP/1.1 200"), "no answer after the takeover")
+    (before,) = pids(rig)
+    master.signal(signal.SIGHUP)
+    wait_until(lambda: pids(rig) not in ([], [before]) and before not in pids(rig), 10,
+               lambda: f"no stack of a new worker's: {rig.sidestep.status()}")
+    with rig.carried_by_user_stack(frames=10):
+        for _ in range(10):
+            with rig.far.connect(rig.near.ipv4, NGINX_PORT) as client:
+                expect(get(client).startswith(b"HTTP/1.1 200"), "no answer from the new worker")
+
+
+def get(client):
+    client.sendall(b"GET /1k HTTP/1.1\r\nHost: near\r\n\r\n")
+    received = b""
+    while len(received.partition(b"\r\n\r\n")[2]) < 1024:
+        data = client.recv(4096)
+        if not data:
+            break
+        received += data
+    return received
+
+
+def pids(rig):
+    """Of the processes whose stacks live; a dead one's stack that only waits has none."""
+    return [stack["pid"] for stack in rig.sidestep.status()["stacks"] if stack["pid"]]
+
+
+def members(status):
+    return {port["port"]: port["members"] for port in status["ports"] if port["members"]}
 
 
 def start_daemon(rig):

@@ -3,7 +3,7 @@ use crate::testing::Wire;
 use crate::time::Instant;
 
 /// What both ends send: byte `i` of host `h`.
-fn byte(h: usize, i: usize) -> u8 {
+pub(super) fn byte(h: usize, i: usize) -> u8 {
     (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ h as u8
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::drops::Drop;
-use crate::socket::How;
 use crate::socket::readiness::{ERR, RDHUP};
+use crate::socket::{How, SocketOption};
 use crate::time::MS;
 
 #[test]
@@ -274,6 +274,83 @@ fn connections_reset_before_accept_are_handed_out() {
     net.run_for(SEC);
     let server = accept(&mut net, listener);
     assert_eq!(recv(&mut net, SERVER, server), Err(Errno::ECONNRESET));
+    finish(net);
+}
+
+#[test]
+fn every_event_is_counted_once() {
+    let mut net = Net::new(1);
+    let listener = listen(&mut net, 16);
+    for _ in 0..5 {
+        let client = connect(&mut net);
+        let server = accept(&mut net, listener);
+        send(&mut net, CLIENT, client, b"x").unwrap();
+        net.run_for(SEC);
+        release(&mut net, CLIENT, client);
+        net.run_for(SEC);
+        recv(&mut net, SERVER, server).unwrap();
+        release(&mut net, SERVER, server);
+        net.run_for(SEC);
+    }
+    let [server, client] = [SERVER, CLIENT].map(|host| *net.hosts[host].engine().counters());
+    assert_eq!((server.passive_opens, server.accepts, server.active_opens, server.time_wait_made), (5, 5, 0, 0));
+    assert_eq!((client.passive_opens, client.accepts, client.active_opens, client.time_wait_made), (0, 0, 5, 5));
+    for c in [server, client] {
+        assert_eq!((c.retransmits, c.rto_expiries, c.resets_received, c.tx_rsts), (0, 0, 0, 0));
+        assert_eq!((c.tx_segments, c.rx_segments), (c.tx_frames, c.rx_frames));
+    }
+    assert_eq!((server.rx_segments, client.rx_segments), (client.tx_segments, server.tx_segments));
+    // An abort leaves no TIME-WAIT, and its RST is one.
+    let client = connect(&mut net);
+    accept(&mut net, listener);
+    net.hosts[CLIENT].engine().set_linger(client, Some(0)).unwrap();
+    release(&mut net, CLIENT, client);
+    net.run_for(SEC);
+    let [server, client] = [SERVER, CLIENT].map(|host| *net.hosts[host].engine().counters());
+    assert_eq!((client.tx_rsts, server.resets_received, client.time_wait_made), (1, 1, 5));
+    finish(net);
+}
+
+#[test]
+fn a_thousand_idle_connections_need_no_timer() {
+    let mut net = Net::with(1, big(1), big(2));
+    let listener = listen(&mut net, 16);
+    let mut pairs = vec![];
+    for i in 0..1000 {
+        let client = connect(&mut net);
+        let server = accept(&mut net, listener);
+        // Some never spoke, some asked, some were answered.
+        if i % 3 > 0 {
+            send(&mut net, CLIENT, client, &[1; 3000]).unwrap();
+        }
+        net.run_for(MS);
+        if i % 3 > 1 {
+            assert_eq!(recv(&mut net, SERVER, server).unwrap().len(), 3000);
+            send(&mut net, SERVER, server, &[2; 5000]).unwrap();
+        }
+        pairs.push((server, client));
+    }
+    net.run_for(3 * SEC);
+    for host in [SERVER, CLIENT] {
+        assert_eq!(net.hosts[host].engine().next_deadline(), None, "host {host}");
+        assert!(!net.hosts[host].engine().has_transmit());
+    }
+    // With keepalive on there is a deadline, two hours off; on its way there the wheel turns a few times, not often.
+    let now = net.now();
+    for (server, _) in &pairs {
+        net.hosts[SERVER].engine().set_option(now, *server, SocketOption::KeepAlive, 1).unwrap();
+    }
+    let (frames, mut wakings) = (net.frames_seen, 0);
+    let end = now.after_us(7100 * SEC);
+    while net.hosts[SERVER].engine().next_deadline().is_some_and(|at| at < end) {
+        net.step(end);
+        wakings += 1;
+    }
+    assert!(wakings <= 8, "{wakings} wakings in two hours");
+    assert_eq!(net.frames_seen, frames);
+    for (server, _) in &pairs {
+        net.hosts[SERVER].engine().set_option(now, *server, SocketOption::KeepAlive, 0).unwrap();
+    }
     finish(net);
 }
 

@@ -20,9 +20,10 @@ fn write_before_and_after_the_connection_stands() {
 #[test]
 fn the_send_buffer_fills_and_says_when_it_has_room() {
     let mut host = established_with(Tunables { timestamps: 0, sndbuf_bytes: 30_000, ..Tunables::default() });
-    assert_eq!(host.tcb.send_room(), 30_000);
+    assert_eq!(host.with(at_ms(1001), |tcb, cx| tcb.send_room(cx.frames)), 30_000);
     assert_eq!(host.write(at_ms(1001), &[1; 50_000]), 30_000);
-    assert_eq!((host.tcb.send_room(), host.tcb.is_writable()), (0, false));
+    let room = host.with(at_ms(1001), |tcb, cx| (tcb.send_room(cx.frames), tcb.is_writable(cx.frames)));
+    assert_eq!(room, (0, false));
     assert_eq!(host.drain(at_ms(1001)).len(), 10);
     assert_eq!((host.tcb.unacked_bytes(), host.tcb.unsent_bytes()), (30_000, 15_400));
     host.arrive(at_ms(1002), &segment(5001, 1001 + 1460, ACK), b"");

@@ -9,6 +9,7 @@ mod harness;
 mod loss;
 mod random;
 mod reassembly;
+mod scarce;
 mod states;
 mod steps;
 mod window;

@@ -279,6 +279,7 @@ fn the_echo_is_of_the_first_segment_an_acknowledgement_covers() {
         seg.options.timestamp = Some((recent + 10 + i, 0));
         server.arrive(pair.now, &seg, b"0123456789");
     }
+    server.read(pair.now, 20);
     let at = server.tcb.deadline().unwrap();
     server.expire(at);
     assert_eq!(server.drain(at)[0].options.timestamp.unwrap().1, recent + 10);

@@ -116,6 +116,7 @@ fn acknowledgements_of_a_young_connection_wait_a_millisecond_later_ones_forty() 
     for i in 0..20u32 {
         let now = at_ms(1001 + 100 * u64::from(i));
         host.arrive(now, &segment(5001 + i, 1001, ACK), b"x");
+        assert_eq!(host.read(now, 1), b"x", "read and not answered");
         let at = host.tcb.deadline().unwrap();
         delays.push(at.since_us(now) / MS);
         host.expire(at);
@@ -123,6 +124,32 @@ fn acknowledgements_of_a_young_connection_wait_a_millisecond_later_ones_forty() 
     }
     assert_eq!(&delays[..16], &[1; 16]);
     assert_eq!(&delays[16..], &[40; 4]);
+}
+
+#[test]
+fn an_application_that_has_read_nothing_yet_has_ten_milliseconds_to_answer() {
+    let mut host = established();
+    let start = at_ms(1001);
+    host.arrive(start, &segment(5001, 1001, ACK), b"x");
+    let first = host.tcb.deadline().unwrap();
+    host.expire(first);
+    assert!(host.drain(first).is_empty(), "put off once");
+    let second = host.tcb.deadline().unwrap();
+    assert_eq!(second.since_us(start) / MS, 10);
+    host.expire(second);
+    assert_eq!(host.drain(second)[0].ack, Seq(5002));
+}
+
+#[test]
+fn quick_ack_acknowledges_what_is_owed() {
+    let mut host = established();
+    let now = at_ms(1001);
+    host.tcb.acknowledge_now();
+    assert!(host.drain(now).is_empty(), "nothing is owed");
+    host.arrive(now, &segment(5001, 1001, ACK), b"x");
+    assert!(host.drain(now).is_empty());
+    host.tcb.acknowledge_now();
+    assert_eq!(host.drain(now)[0].ack, Seq(5002));
 }
 
 #[test]
@@ -287,6 +314,7 @@ fn keepalive() {
     host.with(at_ms(1001), |tcb, cx| tcb.set_keepalive(cx, true));
     // Life in between is noticed when the timer fires, not when it happens.
     host.arrive(at_ms(5000), &segment(5001, 1001, ACK), b"x");
+    host.read(at_ms(5000), 1);
     let at = at_ms(5040);
     host.expire(at);
     host.drain(at);

@@ -1,0 +1,187 @@
+//! Few frames, many connections: whoever does not read cannot starve those who do.
+
+use super::bulk::byte;
+use super::*;
+use crate::buf::Pressure;
+use crate::drops::Drop;
+use crate::testing::Wire;
+use crate::time::MS;
+use crate::tunables::Tunables;
+
+/// A stream that the client floods and whose reader stalls.
+struct Stalled {
+    server: SocketId,
+    client: SocketId,
+    sent: usize,
+    received: usize,
+}
+
+struct Rig {
+    net: Net,
+    stalled: Vec<Stalled>,
+    /// The one that goes on: the server echoes what the client says.
+    good: (SocketId, SocketId),
+}
+
+impl Rig {
+    /// `n` connections and a good one, to a server with `frames`.
+    fn new(seed: u64, n: u32, frames: u32, wire: Wire) -> Rig {
+        Rig::with_clients(seed, n, frames, wire, Tunables::default())
+    }
+
+    fn with_clients(seed: u64, n: u32, frames: u32, wire: Wire, tunables: Tunables) -> Rig {
+        let slots = |config| HostConfig { conns: n + 16, sockets: n + 16, ..config };
+        let server = slots(HostConfig { frames, ..HostConfig::nth(1) });
+        let client = slots(HostConfig { frames: 65536, tunables, ..HostConfig::nth(2) });
+        let mut net = Net::with(seed, server, client);
+        let listener = listen(&mut net, 16);
+        let mut open = || {
+            let client = connect(&mut net);
+            (accept(&mut net, listener), client)
+        };
+        let good = open();
+        let stalled = (0..n).map(|_| open()).map(|(server, client)| Stalled { server, client, sent: 0, received: 0 });
+        let stalled = stalled.collect();
+        net.wire = wire;
+        Rig { net, stalled, good }
+    }
+
+    /// Every client writes until it has written `total`, as far as there is room.
+    fn flood(&mut self, total: usize) {
+        for (i, s) in self.stalled.iter_mut().enumerate() {
+            if s.sent < total {
+                let data: Vec<u8> = (s.sent..total).map(|at| byte(i, at)).collect();
+                s.sent += send(&mut self.net, CLIENT, s.client, &data).unwrap_or(0);
+            }
+        }
+    }
+
+    /// A question and its answer; returns how long that took.
+    fn echo(&mut self, question: &[u8]) -> u64 {
+        let ((server, client), start) = (self.good, self.net.now());
+        assert_eq!(send(&mut self.net, CLIENT, client, question), Ok(question.len()));
+        let (mut echoed, mut answer): (Vec<u8>, Vec<u8>) = (vec![], vec![]);
+        self.net.run(60 * SEC, |net| {
+            echoed.extend(recv(net, SERVER, server).unwrap_or_default());
+            if !echoed.is_empty() {
+                let n = send(net, SERVER, server, &echoed).unwrap_or(0);
+                echoed.drain(..n);
+            }
+            answer.extend(recv(net, CLIENT, client).unwrap_or_default());
+            answer.len() >= question.len()
+        });
+        assert_eq!(answer, question);
+        self.net.now().since_us(start)
+    }
+
+    /// The readers resume; until each has `total`, once and in order.
+    fn drain(&mut self, total: usize) {
+        let Rig { net, stalled, .. } = self;
+        net.run(1200 * SEC, |net| {
+            for (i, s) in stalled.iter_mut().enumerate() {
+                if s.received == total {
+                    continue;
+                }
+                if s.sent < total {
+                    let data: Vec<u8> = (s.sent..total).map(|at| byte(i, at)).collect();
+                    s.sent += send(net, CLIENT, s.client, &data).unwrap_or(0);
+                }
+                while let Ok(bytes) = recv(net, SERVER, s.server) {
+                    for b in bytes {
+                        assert_eq!(b, byte(i, s.received), "octet {} of stream {i}", s.received);
+                        s.received += 1;
+                    }
+                }
+            }
+            // A reader looks at its socket now and then, not after every frame on the wire.
+            net.run_for(10 * MS);
+            stalled.iter().all(|s| s.received == total)
+        });
+    }
+
+    fn server_drops(&mut self, reason: Drop) -> u64 {
+        self.net.hosts[SERVER].engine().counters().drops.of(reason)
+    }
+
+    fn pressure(&mut self) -> Pressure {
+        self.net.hosts[SERVER].watch_frames();
+        self.net.hosts[SERVER].engine().frames().pressure()
+    }
+}
+
+#[test]
+fn two_thousand_stalled_readers_do_not_starve_the_one_that_reads() {
+    const TOTAL: usize = 20_000;
+    let mut rig = Rig::new(1, 2000, 4096, Wire::default());
+    rig.echo(&[1; 1000]);
+    let mut slowest = 0;
+    for round in 0..100 {
+        rig.flood(TOTAL);
+        slowest = slowest.max(rig.echo(&[round; 1000]));
+        rig.net.run_for(50 * MS);
+    }
+    assert!(slowest < 5 * MS, "an echo took {slowest} us");
+    assert!(rig.pressure() >= Pressure::Critical);
+    assert!(rig.server_drops(Drop::FramePressure) > 1000, "{}", rig.server_drops(Drop::FramePressure));
+    let free = rig.net.hosts[SERVER].engine().frames().free_count();
+    assert!(free >= 64, "{free} frames are left for what arrives");
+    // Somebody new gets through as well.
+    assert!(rig.echo(&[9; 20_000]) < 5 * SEC);
+    rig.drain(TOTAL);
+    assert_eq!(rig.pressure(), Pressure::None);
+    finish(rig.net);
+}
+
+#[test]
+fn peers_that_do_not_read_do_not_starve_the_one_that_does() {
+    const TOTAL: usize = 20_000;
+    let small_windows = Tunables { rcvbuf_bytes: 4096, ..Tunables::default() };
+    let mut rig = Rig::with_clients(2, 1500, 4096, Wire::default(), small_windows);
+    // The other way round: the server writes, and its clients' windows close.
+    for s in &mut rig.stalled {
+        (s.client, s.server) = (s.server, s.client);
+    }
+    let mut slow = 0;
+    for round in 0..50 {
+        for (i, s) in rig.stalled.iter_mut().enumerate().filter(|(_, s)| s.sent < TOTAL) {
+            let data: Vec<u8> = (s.sent..TOTAL).map(|at| byte(i, at)).collect();
+            s.sent += send(&mut rig.net, SERVER, s.client, &data).unwrap_or(0);
+        }
+        slow += u32::from(rig.echo(&[round; 1000]) > 5 * MS);
+        rig.net.run_for(50 * MS);
+    }
+    assert!(slow <= 2, "{slow} of 50 echoes were slow");
+    assert!(rig.pressure() >= Pressure::Low);
+    let Rig { net, stalled, .. } = &mut rig;
+    net.run(600 * SEC, |net| {
+        for (i, s) in stalled.iter_mut().enumerate().filter(|(_, s)| s.received < TOTAL) {
+            let data: Vec<u8> = (s.sent..TOTAL).map(|at| byte(i, at)).collect();
+            s.sent += send(net, SERVER, s.client, &data).unwrap_or(0);
+            for b in recv(net, CLIENT, s.server).unwrap_or_default() {
+                assert_eq!(b, byte(i, s.received), "octet {} of stream {i}", s.received);
+                s.received += 1;
+            }
+        }
+        net.run_for(10 * MS);
+        stalled.iter().all(|s| s.received == TOTAL)
+    });
+    finish(rig.net);
+}
+
+#[test]
+fn what_came_out_of_order_is_given_back_and_comes_again() {
+    const TOTAL: usize = 60_000;
+    for seed in 0..4 {
+        let mut rig = Rig::new(seed, 100, 512, Wire { loss: 100, reorder: 100, ..Wire::default() });
+        rig.flood(TOTAL);
+        for _ in 0..20 {
+            rig.net.run_for(10 * MS);
+            rig.flood(TOTAL);
+        }
+        assert!(rig.pressure() >= Pressure::Critical, "seed {seed}");
+        let held: u32 = (0..100).map(|conn| rig.net.hosts[SERVER].engine().conns[conn].frames_out_of_order()).sum();
+        assert_eq!(held, 0, "seed {seed}: nothing is kept out of order");
+        rig.drain(TOTAL);
+        finish(rig.net);
+    }
+}
