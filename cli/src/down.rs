@@ -2,12 +2,10 @@
 
 use crate::args::Down;
 use crate::daemon::access::Peer;
-use crate::daemon::processes::open_pidfd;
+use crate::daemon::processes;
 use crate::daemon::start;
 use crate::failure::{Context, Failure, Outcome, fail, print};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sidestep_stack::runtime::control::{Client, FdSet, Op, Request};
-use std::os::fd::AsFd;
 
 pub(crate) fn down(options: &Down) -> Outcome<()> {
     let device = &options.device;
@@ -18,18 +16,12 @@ pub(crate) fn down(options: &Down) -> Outcome<()> {
     if reply.status != 0 {
         return Err(Failure::new(format!("{device}: {}", reply.text())));
     }
-    await_end(&client);
+    // Gone with its sockets and memory: the next `up` shall find the queues free.
+    if let Ok(daemon) = Peer::of(client.fd()) {
+        processes::await_end(daemon.pid as u32);
+    }
     print(format_args!("{device}: down"));
     Ok(())
-}
-
-/// Waits until the daemon's process is gone, and with it its sockets and memory: the next `up` shall find the queues free.
-fn await_end(client: &Client) {
-    let daemon = Peer::of(client.fd()).ok().and_then(|peer| open_pidfd(peer.pid as u32));
-    if let Some(pidfd) = daemon {
-        let mut wait = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut wait, PollTimeout::from(5000u16));
-    }
 }
 
 fn without_daemon(device: &str) -> Outcome<()> {

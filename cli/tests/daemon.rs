@@ -427,16 +427,10 @@ fn strangers_are_refused() {
     std::fs::remove_file(copy).expect("the copy");
 }
 
-/// Kills the daemon, and lets the test's own processes go on.
+/// Kills the daemon, and lets the test's own processes go on. It may still be dying when this returns.
 fn kill_daemon(rig: &Rig) {
     let pid = i32::try_from(rig.number("daemon_pid")).expect("a pid");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("our daemon");
-    let start = Instant::now();
-    // Quite dead: only then its socket refuses.
-    while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-        assert!(start.elapsed() < Duration::from_secs(5), "the daemon does not die");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The processes attached to the device: watched by pidfd, and finished when they die, as the kernel would.
 
 use super::{Daemon, Token, log, stacks};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use sidestep_stack::arena::{PENDING_FORK, ProcId};
 use sidestep_stack::runtime::now;
 use std::collections::HashSet;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A process.
@@ -23,6 +24,14 @@ pub(crate) fn open_pidfd(pid: u32) -> Option<OwnedFd> {
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
     // SAFETY: as above.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Waits, not for ever, until a process is gone, and with it its sockets and memory.
+pub(crate) fn await_end(pid: u32) {
+    if let Some(pidfd) = open_pidfd(pid) {
+        let mut wait = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut wait, PollTimeout::from(5000u16));
+    }
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

@@ -1,12 +1,12 @@
 //! How a daemon comes up, step by step, and how everything is taken back.
 
-use super::access::Access;
+use super::access::{Access, Peer};
 use super::clients::arena_proto;
 use super::device::{AttachedProgram, Device};
 use super::mirror::Mirror;
 use super::steering::{Port, Steering};
 use super::takeover::{self, Estate, Heirs};
-use super::{Daemon, NAME, Token, attach, log, state, sysctl};
+use super::{Daemon, NAME, Token, attach, log, processes, state, sysctl};
 use crate::args::Up;
 use crate::failure::{Context, Outcome, fail};
 use aya::programs::ProgramInfo;
@@ -17,7 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use sidestep_stack::arena::{Arena, ArenaConfig, Mode};
-use sidestep_stack::runtime::control::{Client, netns_inode};
+use sidestep_stack::runtime::control::{Client, FdSet, Op, Request, netns_inode};
 use sidestep_stack::xsk::UmemOwner;
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -27,15 +27,18 @@ use std::sync::atomic::Ordering::Relaxed;
 /// The largest packet that a frame holds behind the kernel's XDP headroom (256), with Ethernet and two tags.
 const MTU_MAX: u32 = 2048 - 256 - 14 - 8;
 
-/// Whether a daemon of this device answers.
+/// Whether a daemon of this device answers. One that was just killed may accept and never answer; its end is waited for.
+/// One that is merely stuck counts as up.
 pub(crate) fn is_up(device: &str) -> bool {
-    match Client::connect(device) {
-        Ok(client) => {
-            client.close();
-            true
-        }
-        Err(_) => false,
+    let Ok(client) = Client::connect(device) else { return false };
+    let peer = Peer::of(client.fd());
+    let answer = client.call(&Request::new(Op::Refresh, [0; 4]), &mut FdSet::default());
+    client.close();
+    let is_gone = matches!(answer, Err(e) if matches!(e.raw_os_error(), Some(libc::ECONNRESET | libc::EPIPE)));
+    if let (true, Ok(peer)) = (is_gone, peer) {
+        processes::await_end(peer.pid as u32);
     }
+    !is_gone
 }
 
 /// What can be refused before anything is done, without a trace. Returns what is to be taken over.

@@ -10,7 +10,7 @@ use libc::{MSG_TRUNC, MSG_WAITALL, c_int, c_void, iovec, msghdr, sockaddr, sockl
 use sidestep_stack::runtime::Guard;
 use sidestep_stack::socket::SocketOption;
 use sidestep_stack::time::Instant;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Linux's UIO_MAXIOV.
 const IOV_MAX: usize = 1024;
@@ -177,7 +177,7 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
         }
     };
     let result = match stream.with_errno(&mut step) {
-        Err(EAGAIN) => wait_to_receive(stream, flags, &mut step),
+        Err(EAGAIN) => look_again_or_wait(stream, flags, &stream.local.receive_timeout_us, &mut step),
         result => result,
     };
     match result {
@@ -186,13 +186,15 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
     }
 }
 
-fn wait_to_receive(
+/// A call found nothing to do. A nonblocking one has one more look, at what the rings hold by now (data, or
+/// acknowledgements that made room); a blocking one waits.
+fn look_again_or_wait(
     stream: &Stream,
     flags: c_int,
+    timeout_us: &AtomicU64,
     step: &mut impl FnMut(&mut Guard<'_>, Instant) -> Result<usize>,
 ) -> Result<usize> {
     if flags & MSG_DONTWAIT != 0 || stream.ask(|guard| guard.is_nonblocking(stream.id))? {
-        // One look at the rings: what has arrived by now counts.
         if !stream.stack.has_received() {
             return Err(EAGAIN);
         }
@@ -201,7 +203,7 @@ fn wait_to_receive(
             step(guard, now)
         });
     }
-    let wait = Wait { timeout_us: stream.local.receive_timeout_us.load(Relaxed), also: None };
+    let wait = Wait { timeout_us: timeout_us.load(Relaxed), also: None };
     block(stream.stack, stream.id, wait, step)
 }
 
@@ -326,7 +328,7 @@ unsafe fn transmit(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize
         }
     };
     let result = match stream.with_errno(&mut step) {
-        Err(EAGAIN) => wait_to_transmit(stream, flags, &mut step),
+        Err(EAGAIN) => look_again_or_wait(stream, flags, &stream.local.send_timeout_us, &mut step),
         result => result,
     };
     match result {
@@ -340,25 +342,6 @@ unsafe fn transmit(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize
         }
         Err(e) => Err(e),
     }
-}
-
-fn wait_to_transmit(
-    stream: &Stream,
-    flags: c_int,
-    step: &mut impl FnMut(&mut Guard<'_>, Instant) -> Result<usize>,
-) -> Result<usize> {
-    if flags & MSG_DONTWAIT != 0 || stream.ask(|guard| guard.is_nonblocking(stream.id))? {
-        // Acknowledgements that have arrived by now may have made room.
-        if !stream.stack.has_received() {
-            return Err(EAGAIN);
-        }
-        return stream.with_errno(|guard, now| {
-            guard.poll(now);
-            step(guard, now)
-        });
-    }
-    let wait = Wait { timeout_us: stream.local.send_timeout_us.load(Relaxed), also: None };
-    block(stream.stack, stream.id, wait, step)
 }
 
 /// MSG_MORE corks the connection until the next send that does not say it.

@@ -3,11 +3,12 @@
 import signal
 import socket
 import struct
+import subprocess
 import threading
 import time
 
 from case import case, expect, expect_equal
-from rig import proof
+from rig import proof, servers
 from rig.process import Failed, wait_until
 from rig.servers import NGINX_PORT, REDIS_PORT
 
@@ -89,6 +90,52 @@ def taken_over(rig):
         program.exit_code(5)
     wait_until(lambda: is_clean(rig, server.pid), 10, lambda: f"left behind: {rig.sidestep.status()}")
     expect_equal(members(rig.sidestep.status()), {}, "the ports that are served when all servers are dead")
+
+
+# Opens as many connections as a line says, asks on every one, old and new, and says how many answered.
+MANY_CLIENTS = """
+import socket, sys
+connections = []
+for line in sys.stdin:
+    for _ in range(int(line)):
+        connections.append(socket.create_connection((sys.argv[1], int(sys.argv[2])), 10))
+    for connection in connections:
+        connection.sendall(b"PING\\r\\n")
+    print(sum(connection.recv(100) == b"+PONG\\r\\n" for connection in connections), flush=True)
+"""
+
+
+@case("clients under sidestep keep their connections and get new ports from the new daemon", timeout=60, only_sidestep=True, daemon=False)
+def clients_through_takeover(rig):
+    server = rig.start(rig.far, "far-redis", servers.redis_argv(rig.home("far-redis")))
+    servers.wait_for_redis(rig.far, server, rig.far.ipv4)
+    daemon = start_daemon(rig)
+    argv = rig.near.command(rig.sidestep.run_argv(["python3", "-c", MANY_CLIENTS, rig.far.ipv4, REDIS_PORT]))
+    clients = [subprocess.Popen([str(word) for word in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+               for _ in range(2)]
+    try:
+        with rig.carried_by_user_stack(frames=100):
+            for client in clients:
+                expect_equal(ask(client, 100), 100, "connections that answer")
+            daemon.signal(signal.SIGKILL)
+            daemon.exit_code(5)
+            expect_equal(ask(clients[0], 0), 100, "connections that answer without a daemon")
+            rig.sidestep.up()
+        with rig.carried_by_user_stack(frames=1000):
+            for client in clients:
+                # More than the ports of one block.
+                expect_equal(ask(client, 300), 400, "connections that answer after the takeover")
+        expect_frames_add_up(rig.sidestep.status())
+    finally:
+        for client in clients:
+            client.kill()
+            client.communicate()
+
+
+def ask(client, new):
+    client.stdin.write(f"{new}\n")
+    client.stdin.flush()
+    return int(client.stdout.readline() or -1)
 
 
 @case("nginx reloads after a takeover: its master lives on, its new worker is served", timeout=60, only_sidestep=True, daemon=False)
