@@ -276,7 +276,7 @@ impl Sender {
                 break;
             }
             resent |= meta.transmissions != 1;
-            rtt_us = Some((now.micros() as u32).wrapping_sub(meta.sent_at));
+            rtt_us = Some(elapsed_us(meta.sent_at, now));
             if is_lost {
                 self.lost -= u32::from(meta.len);
                 lost_moved = true;
@@ -298,6 +298,13 @@ impl Sender {
         self.lost = 0;
         self.queued_end = self.nxt;
     }
+}
+
+/// Microseconds since `sent_at`, a clock's low half. A caller's `now` may be a little older than the one that another
+/// thread, or the daemon, sent with: then it was just now, and not a whole turn of the counter ago.
+fn elapsed_us(sent_at: u32, now: Instant) -> u32 {
+    let elapsed = (now.micros() as u32).wrapping_sub(sent_at);
+    if elapsed > u32::MAX / 2 { 0 } else { elapsed }
 }
 
 impl Tcb {

@@ -344,3 +344,15 @@ fn an_answered_keepalive_goes_on() {
     assert!((18..=20).contains(&pair.hosts[0].counters.keepalive_probes));
     assert_eq!(pair.hosts[0].state(), crate::tcp::State::Established);
 }
+
+#[test]
+fn an_acknowledgement_that_seems_older_than_its_segment_is_no_long_round_trip() {
+    let mut host = established();
+    host.write(at_ms(1002), b"x");
+    assert_eq!(host.drain(at_ms(1002)).len(), 1);
+    let before = host.tcb.info(at_ms(1002)).rto_us;
+    // Looked at with a clock reading that was taken before the segment left.
+    host.arrive(at_ms(1001), &segment(5001, 1002, ACK), b"");
+    let after = host.tcb.info(at_ms(1002)).rto_us;
+    assert!(after <= before, "{before} then {after}");
+}
