@@ -9,7 +9,6 @@ use libc::{EFAULT, EINVAL, ENOPROTOOPT, IPPROTO_TCP, SO_ERROR, SO_LINGER, SO_RCV
 use libc::{c_int, c_void, socklen_t, timeval};
 use sidestep_stack::runtime::{Guard, now};
 use sidestep_stack::socket::{SocketId, SocketOption};
-use sidestep_stack::tcp::State;
 use sidestep_stack::time::Instant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -292,29 +291,13 @@ unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> 
     Ok(0)
 }
 
-/// Linux's numbers (net/tcp_states.h).
-const fn linux_state(state: State) -> u8 {
-    match state {
-        State::Established => 1,
-        State::SynSent => 2,
-        State::SynReceived => 3,
-        State::FinWait1 => 4,
-        State::FinWait2 => 5,
-        State::TimeWait => 6,
-        State::Closed => 7,
-        State::CloseWait => 8,
-        State::LastAck => 9,
-        State::Closing => 11,
-    }
-}
-
 /// Linux's struct tcp_info up to tcpi_min_rtt, as bytes at Linux's offsets.
 fn tcp_info(stream: &Stream) -> Result<[u8; 152]> {
     let at = now();
     let info = stream.ask(|guard| guard.info(at, stream.id))?;
     let mut out = [0u8; 152];
     let options = u8::from(info.timestamps) | u8::from(info.window_scaling) << 2;
-    let heads = [linux_state(info.state), 0, info.retransmits, info.probes, info.backoff, options];
+    let heads = [info.state.linux(), 0, info.retransmits, info.probes, info.backoff, options];
     out[..6].copy_from_slice(&heads);
     out[6] = info.snd_wscale & 0xf | info.rcv_wscale << 4;
     let mut put = |offset: usize, v: u32| out[offset..offset + 4].copy_from_slice(&v.to_ne_bytes());

@@ -28,6 +28,16 @@ impl Ip {
         [self.0[12], self.0[13], self.0[14], self.0[15]]
     }
 
+    /// The two eight-byte halves as they lie in memory: for sums and hashes, which do not care for the byte order.
+    #[inline]
+    pub(crate) const fn halves(&self) -> (u64, u64) {
+        let a = &self.0;
+        (
+            u64::from_ne_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
+            u64::from_ne_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
+        )
+    }
+
     /// `::` or `0.0.0.0`.
     pub fn is_unspecified(&self) -> bool {
         *self == Ip::UNSPECIFIED || *self == Ip::UNSPECIFIED_V4

@@ -1,7 +1,7 @@
 //! From a 4-tuple to its connection or TIME-WAIT: a table of chains, hashed with a secret.
 
 use super::Engine;
-use crate::addr::{Flow, Ip};
+use crate::addr::Flow;
 use crate::slab::NONE;
 
 /// What a flow leads to.
@@ -119,8 +119,8 @@ impl Engine<'_> {
 /// A keyed hash of a flow: two 64×64→128 multiplications, so that nobody outside can aim at one chain.
 #[inline]
 pub(crate) fn flow_hash(secret: &[u64; 2], flow: &Flow) -> u32 {
-    let (r0, r1) = halves(&flow.remote.ip);
-    let (l0, l1) = halves(&flow.local.ip);
+    let (r0, r1) = flow.remote.ip.halves();
+    let (l0, l1) = flow.local.ip.halves();
     let ports = u64::from(flow.remote.port) << 16 | u64::from(flow.local.port);
     let a = fold(r1 ^ secret[0], l1 ^ ports.rotate_left(32) ^ secret[1]);
     let b = fold(r0 ^ a ^ secret[1], l0.rotate_left(17) ^ ports ^ secret[0]);
@@ -133,19 +133,10 @@ fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-#[inline]
-fn halves(ip: &Ip) -> (u64, u64) {
-    let a = &ip.0;
-    (
-        u64::from_ne_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
-        u64::from_ne_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::Endpoint;
+    use crate::addr::{Endpoint, Ip};
 
     #[test]
     fn neighbouring_flows_spread_evenly() {

@@ -16,8 +16,8 @@ impl Sum {
     /// serves both families.
     #[inline]
     pub fn pseudo_header(src: &Ip, dst: &Ip, protocol: u8, len: u16) -> Sum {
-        let (s0, s1) = halves(src);
-        let (d0, d1) = halves(dst);
+        let (s0, s1) = src.halves();
+        let (d0, d1) = dst.halves();
         let rest = u64::from(u16::from(protocol).to_be()) + u64::from(len.to_be());
         Sum(rest).add_word(s0).add_word(s1).add_word(d0).add_word(d1)
     }
@@ -75,15 +75,6 @@ impl Sum {
     pub fn checksum(self) -> u16 {
         !self.fold()
     }
-}
-
-#[inline]
-fn halves(ip: &Ip) -> (u64, u64) {
-    let a = &ip.0;
-    (
-        u64::from_ne_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
-        u64::from_ne_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
-    )
 }
 
 #[cfg(test)]
