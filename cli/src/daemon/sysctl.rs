@@ -1,6 +1,7 @@
 //! The kernel's settings: its sysctls as our defaults, and the ephemeral ports that it keeps its hands off.
 
 use crate::failure::{Context, Outcome};
+use sidestep_stack::tcp::Algorithm;
 use sidestep_stack::time::SEC;
 use sidestep_stack::tunables::Tunables;
 use std::fmt::Write as _;
@@ -36,6 +37,15 @@ fn number32(name: &str, default: u32) -> u32 {
     u32::try_from(number(name, u64::from(default))).unwrap_or(default)
 }
 
+/// Three sizes, as tcp_rmem and tcp_wmem have them.
+fn triple(name: &str, default: [u32; 3]) -> [u32; 3] {
+    let small = |n: &u64| u32::try_from(*n).unwrap_or(u32::MAX);
+    match numbers(name)[..] {
+        [a, b, c] => [a, b, c].each_ref().map(small),
+        _ => default,
+    }
+}
+
 /// The tunables of a new stack, from the sysctls of this network namespace.
 pub(crate) fn tunables() -> Tunables {
     let mut t = Tunables::default();
@@ -56,6 +66,22 @@ pub(crate) fn tunables() -> Tunables {
     t.keepalive_probes = number32("net/ipv4/tcp_keepalive_probes", t.keepalive_probes);
     t.timestamps = u32::from(number("net/ipv4/tcp_timestamps", 1) != 0);
     t.window_scaling = u32::from(number("net/ipv4/tcp_window_scaling", 1) != 0);
+    t.sack = number32("net/ipv4/tcp_sack", t.sack);
+    t.dsack = number32("net/ipv4/tcp_dsack", t.dsack);
+    t.slow_start_after_idle = number32("net/ipv4/tcp_slow_start_after_idle", t.slow_start_after_idle);
+    t.ecn = number32("net/ipv4/tcp_ecn", t.ecn);
+    t.syncookies = number32("net/ipv4/tcp_syncookies", t.syncookies);
+    t.fastopen = number32("net/ipv4/tcp_fastopen", t.fastopen);
+    t.tw_reuse = number32("net/ipv4/tcp_tw_reuse", t.tw_reuse);
+    t.mtu_probing = number32("net/ipv4/tcp_mtu_probing", t.mtu_probing);
+    t.abort_on_overflow = number32("net/ipv4/tcp_abort_on_overflow", t.abort_on_overflow);
+    t.notsent_lowat_bytes = number32("net/ipv4/tcp_notsent_lowat", t.notsent_lowat_bytes);
+    t.congestion = read("net/ipv4/tcp_congestion_control")
+        .ok()
+        .and_then(|name| Algorithm::by_name(name.trim()))
+        .unwrap_or_default() as u32;
+    t.rmem_bytes = triple("net/ipv4/tcp_rmem", t.rmem_bytes);
+    t.wmem_bytes = triple("net/ipv4/tcp_wmem", t.wmem_bytes);
     // The kernel's default is "unlimited" (INT_MAX) since 6.x per connection; ours bounds the whole stack.
     t.challenge_ack_limit =
         number32("net/ipv4/tcp_challenge_ack_limit", t.challenge_ack_limit).min(t.challenge_ack_limit);

@@ -31,7 +31,11 @@ pub struct FrameMeta {
     pub transmissions: u16,
     /// When it was last given to the network, low 32 bits of microseconds.
     pub sent_at: u32,
-    _reserved: u32,
+    /// What the delivery rate is worked out from: octets delivered, when the last of them were, and when the first of
+    /// this flight was sent, all as they stood when the payload was last given to the network.
+    pub delivered: u32,
+    pub delivered_at: u32,
+    pub first_sent_at: u32,
 }
 
 /// What others may need to know of a frame: the completion ring is shared by all stacks of a queue, so whoever

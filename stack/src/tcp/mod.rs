@@ -43,6 +43,7 @@ use crate::tunables::Tunables;
 use crate::wire::tcp::Control;
 
 pub use calls::Linger;
+pub use congestion::Algorithm;
 pub use icmp::IcmpKind;
 pub use info::Info;
 pub use isn::{isn, ts_offset};

@@ -1,5 +1,6 @@
 //! What an application may set on a connection.
 
+use super::Algorithm;
 use crate::time::MS;
 use crate::tunables::Tunables;
 
@@ -17,7 +18,9 @@ pub struct Options {
     pub keepalive_probes: u8,
     /// TCP_MAXSEG: cap on the segment size, both ways; 0 is none. Counts from the SYN on.
     pub mss_clamp: u16,
-    pub _pad: u16,
+    /// TCP_CONGESTION.
+    pub congestion: Algorithm,
+    pub _pad: u8,
     /// TCP_KEEPIDLE and TCP_KEEPINTVL.
     pub keepalive_idle_ms: u32,
     pub keepalive_intvl_ms: u32,
@@ -35,6 +38,7 @@ impl Options {
     pub fn new(tunables: &Tunables) -> Options {
         let ms = |us: u64| u32::try_from(us / MS).unwrap_or(u32::MAX);
         Options {
+            congestion: Algorithm::from_code(tunables.congestion),
             keepalive_probes: tunables.keepalive_probes.min(255) as u8,
             keepalive_idle_ms: ms(tunables.keepalive_time_us),
             keepalive_intvl_ms: ms(tunables.keepalive_intvl_us),

@@ -318,7 +318,7 @@ impl Tcb {
         }
         let n = unsent.min(u32::from(snd.mss)).min(snd.usable());
         let pipe = snd.pipe(self.recovery.credit);
-        let fits = n > 0 && snd.lost == 0 && (pipe == 0 || pipe + n <= self.congestion.cwnd);
+        let fits = n > 0 && snd.lost == 0 && (pipe == 0 || pipe + n <= self.congestion.cwnd());
         if fits && (n == u32::from(snd.mss) || self.may_send_small(n, unsent)) { n } else { 0 }
     }
 

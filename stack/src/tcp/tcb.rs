@@ -70,12 +70,14 @@ pub struct Tcb {
     pub(super) owed: Owed,
     /// A listener made it.
     pub(super) passive: bool,
+    /// Before the handshake: we offer selective acknowledgements. After: both agreed (RFC 2018 §2).
+    pub(super) sack: bool,
     /// The application ran out of send room and wants to hear when there is some.
     pub(super) wants_room: bool,
     /// What the application has to be told, and what a router said that may turn out to be the reason.
     error: u8,
     soft_error: u8,
-    _pad: u16,
+    _pad: u8,
 }
 
 impl SlabItem for Tcb {
@@ -133,6 +135,7 @@ impl Tcb {
             state,
             owed: Owed::SYN,
             passive: false,
+            sack: cx.tunables.sack != 0,
             wants_room: false,
             error: 0,
             soft_error: 0,
@@ -148,12 +151,13 @@ impl Tcb {
     pub(super) fn learn_from_syn(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
         let options = &seg.options;
         self.rcv.start(seg.seq, options.window_scale.is_some());
+        self.sack &= options.sack_permitted;
         self.ts.agree(options.timestamp, cx.now);
         self.snd.shift = if self.rcv.scaling { options.window_scale.unwrap_or(0) } else { 0 };
         // RFC 9293 §3.7.1: without the option, 536. Linux's floor keeps a hostile peer from one-byte segments.
         self.snd.wire_mss = options.mss.unwrap_or(536).clamp(64, self.rcv.own_mss.max(64));
         self.settle_mss();
-        self.congestion = Congestion::new(u32::from(self.snd.mss));
+        self.congestion = Congestion::new(self.options.congestion, u32::from(self.snd.mss));
         // The window field of a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(seg.window);
         self.snd.max_wnd = self.snd.wnd;

@@ -64,7 +64,7 @@ impl Tcb {
         snd.lost > 0
             && !snd.ring_busy
             && (self.recovery.retransmit_now
-                || snd.pipe(self.recovery.credit) + u32::from(snd.mss) <= self.congestion.cwnd)
+                || snd.pipe(self.recovery.credit) + u32::from(snd.mss) <= self.congestion.cwnd())
     }
 
     /// All data went; our FIN did not.
@@ -106,7 +106,7 @@ impl Tcb {
             return None;
         }
         if self.snd.flight() == 0 && cx.now.since_us(self.snd.last_sent_at) > self.rtt.rto_us() {
-            self.congestion.on_idle(u32::from(self.snd.mss));
+            self.congestion.on_idle(cx.now, u32::from(self.snd.mss));
         }
         self.snd.note_sent(cx.frames, id, cx.now);
         self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
@@ -174,6 +174,8 @@ impl Tcb {
             mss: is_syn.then_some(self.rcv.own_mss),
             window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
             timestamp: self.ts.option(cx.now),
+            sack_permitted: is_syn && self.sack,
+            ..Header::default()
         };
         let header_len = header.len() as u16;
         let off = content.payload_off - header_len;

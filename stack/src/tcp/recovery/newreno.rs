@@ -3,6 +3,7 @@
 //! The RFCs inflate the congestion window by a segment for each duplicate acknowledgement. Here the window stays and the
 //! octets in flight are counted less (`credit`), which is the same sum; the first two duplicates then are limited transmit.
 
+use super::super::congestion::{Delivery, RateSample, Signal};
 use super::super::{Context, Seq, Tcb};
 use super::Phase;
 use crate::time::Instant;
@@ -40,7 +41,8 @@ impl Tcb {
 
     fn enter_fast_recovery(&mut self, cx: &mut Context<'_, '_>, mss: u32) {
         cx.counters.fast_retransmits += 1;
-        self.congestion.on_fast_retransmit(self.snd.flight(), mss);
+        self.congestion.on_congestion(cx.now, Signal::Loss, self.snd.flight(), mss);
+        self.congestion.set_cwnd(self.congestion.ssthresh());
         self.recovery.phase = Phase::Recovering;
         self.recovery.recover = self.snd.nxt;
         self.recovery.saw_partial = false;
@@ -63,7 +65,7 @@ impl Tcb {
                 self.recovery.dupacks = 0;
                 self.recovery.credit = 0;
                 self.recovery.follow(self.snd.una);
-                self.congestion.on_ack(acked, flight, mss);
+                self.grow(cx, acked, flight);
                 Timer::Restart
             }
             Phase::Recovering if self.snd.una.is_before(self.recovery.recover) => {
@@ -74,18 +76,45 @@ impl Tcb {
                 if first { Timer::Restart } else { Timer::Leave }
             }
             Phase::Recovering => {
-                self.congestion.on_recovered(self.snd.flight(), mss);
+                self.congestion.on_recovered(cx.now);
+                // No burst (RFC 6582 §3.2 step 3, option 1).
+                let window = self.congestion.cwnd().min(self.snd.flight().max(mss) + mss);
+                self.congestion.set_cwnd(window);
                 self.calm();
                 Timer::Restart
             }
             Phase::Loss => {
-                self.congestion.on_ack(acked, flight.max(self.congestion.cwnd), mss);
+                self.grow(cx, acked, flight.max(self.congestion.cwnd()));
                 if !self.snd.una.is_before(self.recovery.recover) {
                     self.calm();
                 }
                 Timer::Restart
             }
         }
+    }
+
+    fn grow(&mut self, cx: &Context<'_, '_>, acked: u32, flight: u32) {
+        let (cwnd, mss) = (self.congestion.cwnd(), u32::from(self.snd.mss));
+        // At least half of it in slow start, all of it in congestion avoidance (RFC 7661, as Linux tests it).
+        let is_slow_start = cwnd < self.congestion.ssthresh();
+        let is_cwnd_limited = if is_slow_start { flight.saturating_mul(2) >= cwnd } else { flight + mss > cwnd };
+        self.congestion.on_ack(&Delivery {
+            now: cx.now,
+            delivered: acked,
+            acked,
+            lost: 0,
+            prior_in_flight: flight,
+            in_flight: self.snd.flight(),
+            una: self.snd.una.0,
+            nxt: self.snd.nxt.0,
+            rtt_us: None,
+            srtt_us: self.rtt.srtt_us(),
+            min_rtt_us: self.rtt.min_us(),
+            is_recovering: self.recovery.phase != Phase::Open,
+            is_cwnd_limited,
+            rate: RateSample::default(),
+            mss,
+        });
     }
 
     fn calm(&mut self) {
@@ -97,7 +126,7 @@ impl Tcb {
 
     /// The retransmission timer expired: everything in flight is lost (RFC 5681 §3.1, RFC 6582 §3.2 step 6).
     pub(in crate::tcp) fn recover_on_timeout(&mut self, cx: &mut Context<'_, '_>, is_first: bool) {
-        self.congestion.on_timeout(self.snd.flight(), u32::from(self.snd.mss), is_first);
+        self.congestion.on_timeout(cx.now, self.snd.flight(), u32::from(self.snd.mss), is_first);
         self.calm();
         self.recovery.phase = Phase::Loss;
         self.recovery.recover = self.snd.nxt;
