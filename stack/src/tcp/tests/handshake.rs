@@ -32,7 +32,7 @@ fn syn_says_what_we_can() {
     assert_eq!(syn.options.mss, Some(MSS));
     assert_eq!(syn.options.window_scale, Some(3));
     assert_eq!(syn.options.timestamp, Some((1077, 0)));
-    assert!(!syn.options.sack_permitted);
+    assert!(syn.options.sack_permitted);
     assert_eq!(syn.window, 65535);
 }
 
