@@ -123,7 +123,7 @@ impl Tcb {
         self.ts.note(seg.options.timestamp, seg.seq, self.rcv.acked, cx.now);
         let window_moved = self.update_window(seg);
         self.timers.probes = 0;
-        let is_front = seg.ack == self.snd.una && self.snd.flight() > 0;
+        let is_front = seg.ack == self.snd.una && (self.snd.flight() > 0 || self.recovery.is_probing());
         let is_duplicate = is_front && seg.len() == 0 && !window_moved;
         if !is_duplicate && !seg.ack.is_after(self.snd.una) && seg.options.sack.is_empty() {
             return Ok(Events::NONE);

@@ -10,6 +10,8 @@
 //! - `prr.rs`: the window during recovery (RFC 6937 and its revision);
 //! - `rtt.rs`: round-trip times and the retransmission timeout (RFC 6298).
 
+#[cfg(test)]
+mod check;
 mod episode;
 mod newreno;
 mod prr;
@@ -85,6 +87,11 @@ impl Recovery {
     #[inline]
     pub(super) fn is_calm(&self) -> bool {
         self.phase == Phase::Open && self.dupacks == 0 && self.probe == Probe::None && !self.undo.is_possible()
+    }
+
+    /// A probe is out, and even an acknowledgement of nothing may tell what became of it.
+    pub(super) fn is_probing(&self) -> bool {
+        self.probe != Probe::None
     }
 
     /// Segments that reordering moved at most, and at least three, as Linux tells it.

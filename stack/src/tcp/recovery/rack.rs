@@ -68,8 +68,12 @@ impl Rack {
     fn remaining_us(&self, meta: &FrameMeta, now: Instant, reorder_us: u32) -> Option<u64> {
         let age_us = elapsed_us(meta.sent_at, now);
         let sent_at = Instant::from_micros(now.micros().saturating_sub(u64::from(age_us)));
-        let is_earlier = sent_at < self.sent_at || sent_at == self.sent_at && end_of(meta).is_before(self.end);
-        is_earlier.then(|| (u64::from(self.rtt_us) + u64::from(reorder_us)).saturating_sub(u64::from(age_us)))
+        let is_tie = sent_at == self.sent_at;
+        let is_earlier = sent_at < self.sent_at || is_tie && end_of(meta).is_before(self.end);
+        // Within a microsecond the number does not tell whether what went again went earlier: it has one more to come.
+        let grace_us = u64::from(is_tie && meta.transmissions > 1);
+        let limit_us = u64::from(self.rtt_us) + u64::from(reorder_us) + grace_us;
+        is_earlier.then(|| limit_us.saturating_sub(u64::from(age_us)))
     }
 
     /// A recovery is over: a window that duplicates widened is narrow again after some of them.
@@ -91,11 +95,15 @@ impl Tcb {
         rack.reordering = rack.reordering.max(distance.min(REORDERING_MAX) as u16);
     }
 
-    /// RFC 8985 §6.2, step 4: a duplicate says that something was sent again too early. Once in a round trip.
+    /// RFC 8985 §6.2, step 4: a duplicate says that something was sent again too early. Once in a round trip. Unless a
+    /// timeout did that, it was overtaken: the frame itself does not tell any more, having been sent twice.
     pub(super) fn widen_reordering_window(&mut self, tally: &Tally) {
         let (una, nxt) = (self.snd.una, self.snd.nxt);
+        let is_after_timeout = self.recovery.phase == Phase::Loss;
         let rack = &mut self.recovery.rack;
-        rack.is_in_dsack_round &= una.is_before(rack.dsack_round) && !rack.dsack_round.is_after(nxt);
+        rack.saw_reordering |= tally.dsack_of_loss && !is_after_timeout;
+        // Until more than that is acknowledged: when nothing is in flight, all reports are of one round.
+        rack.is_in_dsack_round &= !una.is_after(rack.dsack_round) && !rack.dsack_round.is_after(nxt);
         if tally.dsack_of_loss && !rack.is_in_dsack_round {
             rack.is_in_dsack_round = true;
             rack.dsack_round = nxt;

@@ -14,9 +14,9 @@ use crate::slab::NONE;
 use crate::time::Instant;
 use crate::wire::tcp::SackBlocks;
 
-const LOST: u16 = 1;
-const SACKED: u16 = 2;
-const RESENT: u16 = 4;
+pub(super) const LOST: u16 = 1;
+pub(super) const SACKED: u16 = 2;
+pub(super) const RESENT: u16 = 4;
 
 /// Where a search of the queue may start: a frame, and its sequence number as proof that it is still there.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,9 @@ pub(in crate::tcp) struct Scoreboard {
     /// Some of the above may name a frame.
     has_places: bool,
     _pad: [u8; 3],
+    /// Frames looked at for blocks.
+    #[cfg(test)]
+    pub(in crate::tcp) looked_at: u32,
 }
 
 impl Scoreboard {
@@ -97,6 +100,8 @@ impl Scoreboard {
         blocks: [Block::NONE; SackBlocks::MAX],
         has_places: false,
         _pad: [0; 3],
+        #[cfg(test)]
+        looked_at: 0,
     };
 
     /// All that is in flight is on its way for the first time.
@@ -345,6 +350,10 @@ impl Sender {
         while let Some(id) = at {
             let meta = *frames.meta(id);
             let seq = Seq(meta.seq);
+            #[cfg(test)]
+            {
+                self.board.looked_at += 1;
+            }
             if !seq.is_before(right) {
                 break;
             }

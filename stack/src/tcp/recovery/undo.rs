@@ -13,7 +13,7 @@ use super::{Phase, Tally};
 pub(super) struct Undo {
     /// SND.UNA at the reduction: duplicates below it are not its.
     from: Seq,
-    /// After the recovery: duplicates are waited for until this is acknowledged.
+    /// After the recovery: duplicates are waited for until more than this is acknowledged.
     until: Seq,
     /// Octets sent again since and not reported as duplicates.
     unreported: u32,
@@ -67,7 +67,7 @@ impl Undo {
     }
 
     pub(super) fn expire(&mut self, una: Seq) {
-        if self.is_possible && !una.is_before(self.until) {
+        if self.is_possible && una.is_after(self.until) {
             *self = Undo::default();
         }
     }
