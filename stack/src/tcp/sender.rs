@@ -279,9 +279,10 @@ impl Tcb {
             self.snd.release_until(cx.frames, ack, cx.now, &mut self.congestion.rate, &mut tally);
             self.snd.una = ack;
             self.snd.bytes_acked += u64::from(tally.acked);
-            self.snd.ring_busy = false;
             self.timers.note_progress();
         }
+        // Time has passed: the transmit ring may be empty.
+        self.snd.ring_busy = false;
         self.learn_rtt(cx, &tally);
         self.recover_on_ack(cx, &mut tally);
         let mut events = Events::NONE;

@@ -120,9 +120,7 @@ impl Tcb {
                     Events::NONE
                 }
                 (_, Waiting::Probe) => {
-                    // Sending it sets the next timer; should it not come to that, the timeout stands.
-                    self.recovery.owes_probe = true;
-                    self.timers.arm_retransmit(cx.now, self.rto_us(cx));
+                    self.expire_probe(cx);
                     Events::NONE
                 }
             };
@@ -194,6 +192,14 @@ impl Tcb {
         self.back_off(cx);
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
+    }
+
+    /// The tail's acknowledgements stay away. Sending the probe sets the timer; should it not come to that, this does. From
+    /// the probe on it counts as silence.
+    fn expire_probe(&mut self, cx: &Context<'_, '_>) {
+        self.note_stalled(cx, u64::from(self.front_age_us(cx).unwrap_or(0)));
+        self.recovery.owes_probe = true;
+        self.timers.arm_retransmit(cx.now, self.rto_us(cx));
     }
 
     /// The window is still closed, or too small for what waits: probe it, or send what fits all the same.

@@ -26,7 +26,11 @@ impl Tcb {
     /// Whether [`Tcb::poll_transmit`] has something to send now.
     #[inline]
     pub fn wants_transmit(&self) -> bool {
-        self.owed.is_urgent() || self.recovery.owes_probe || self.may_retransmit() || self.sendable() > 0 || self.is_fin_due()
+        self.owed.is_urgent()
+            || self.recovery.owes_probe
+            || self.may_retransmit()
+            || self.sendable() > 0
+            || self.is_fin_due()
     }
 
     /// The next segment to send now; `None` when there is none, or no frame to build it in (then a timer tries again).

@@ -305,7 +305,7 @@ impl Tcb {
         self.rto_us(cx).saturating_sub(u64::from(age_us)).max(MS)
     }
 
-    fn front_age_us(&self, cx: &Context<'_, '_>) -> Option<u32> {
+    pub(in crate::tcp) fn front_age_us(&self, cx: &Context<'_, '_>) -> Option<u32> {
         let front = self.snd.front_in_flight()?;
         Some(elapsed_us(cx.frames.meta(front).sent_at, cx.now))
     }
@@ -317,7 +317,8 @@ impl Tcb {
             self.timers.stop_retransmit();
         } else if let Some(us) = tally.reorder_wait_us {
             self.timers.arm_reorder(cx.now, us);
-        } else if tally.acked > 0 || tally.sacked_rtt_us.is_some_and(|us| self.front_age_us(cx).is_some_and(|age| us > age))
+        } else if tally.acked > 0
+            || tally.sacked_rtt_us.is_some_and(|us| self.front_age_us(cx).is_some_and(|age| us > age))
         {
             // A report restarts it only when it is older news than the front's last transmission: else reports could put
             // off the timeout for ever.

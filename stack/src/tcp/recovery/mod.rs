@@ -1,6 +1,7 @@
 //! Finding out that something was lost, and sending it again.
 //!
 //! - `scoreboard.rs`: what is known of each frame in flight (RFC 6675 §3);
+//! - `cover.rs`: what a block covers, found without a walk;
 //! - `sack.rs`: what the peer reports: blocks and duplicates (RFC 2018, RFC 2883);
 //! - `rack.rs`: loss by time: what was sent earlier than something delivered (RFC 8985 §6);
 //! - `tlp.rs`: a probe for a lost tail (RFC 8985 §7);
@@ -12,6 +13,7 @@
 
 #[cfg(test)]
 mod check;
+mod cover;
 mod episode;
 mod newreno;
 mod prr;

@@ -24,13 +24,17 @@ pub(super) enum Probe {
 }
 
 impl Tcb {
-    /// RFC 8985 §7.2: whether the timer is to be a probe's. When our FIN alone is out, there is no other way but to wait
-    /// for the retransmission timer: that may be probed for in recovery as well.
+    /// RFC 8985 §7.2: whether the timer is to be a probe's. When our FIN alone is out there is nothing else that could tell
+    /// of its loss: it may be probed for in fast recovery as well.
     #[inline]
     pub(in crate::tcp) fn may_probe(&self) -> bool {
         let (recovery, board) = (&self.recovery, &self.snd.board);
-        let is_open = recovery.phase == Phase::Open && board.sacked | board.lost == 0;
-        self.sack && recovery.probe == Probe::None && (is_open || self.snd.queue.is_empty())
+        let is_fitting = match recovery.phase {
+            Phase::Open => board.sacked | board.lost == 0,
+            Phase::Recovering => self.snd.queue.is_empty(),
+            Phase::Loss => false,
+        };
+        self.sack && recovery.probe == Probe::None && is_fitting
     }
 
     /// RFC 8985 §7.2, TLP_calc_PTO. Receivers may delay an acknowledgement until they have two full segments (RFC 9293

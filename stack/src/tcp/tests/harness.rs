@@ -277,12 +277,8 @@ pub(super) fn established_by(tunables: Tunables, options: &tcp::Options, iss: u3
     let syn = Segment { options: *options, ..segment(PEER_ISS, 0, Flags::SYN) };
     assert_eq!(arrive_at_listen(&syn), ListenVerdict::Syn);
     let own = Options::new(&tunables);
-    let mut host = Host::make_with(
-        8192,
-        tunables,
-        |cx| Tcb::accept_syn(cx, flow(2, 1), &syn, iss, 0, MSS, &own),
-        start,
-    );
+    let mut host =
+        Host::make_with(8192, tunables, |cx| Tcb::accept_syn(cx, flow(2, 1), &syn, iss, 0, MSS, &own), start);
     let syn_ack = host.drain(start);
     assert_eq!(syn_ack.len(), 1);
     assert_eq!(syn_ack[0].flags, Flags::SYN | Flags::ACK);
