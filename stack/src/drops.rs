@@ -27,7 +27,7 @@ macro_rules! drops {
 drops! {
     LinkTooShort = "frame shorter than an Ethernet header";
     LinkNotOurs = "destination MAC is neither ours nor a group";
-    LinkTagged = "VLAN-tagged frame";
+    LinkTagged = "frame with more than two VLAN tags";
     LinkNotIp = "EtherType is neither IPv4 nor IPv6";
     IpMalformed = "IP header truncated, wrong version or wrong lengths";
     IpChecksum = "IPv4 header checksum is wrong";

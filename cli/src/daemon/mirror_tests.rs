@@ -61,7 +61,7 @@ fn addresses_that_can_be_used() {
     };
     let read = |m| address(&RouteNetlinkMessage::NewAddress(m), DEVICE);
     let v4 = message(DEVICE, 24, "10.0.0.2".parse().unwrap());
-    assert_eq!(read(v4.clone()), Some(Address { ip: Ip::v4([10, 0, 0, 2]), bits: 120 }));
+    assert_eq!(read(v4.clone()), Some(Address::new(Ip::v4([10, 0, 0, 2]), 120, Tags::NONE)));
     assert_eq!(read(message(3, 24, "10.0.0.2".parse().unwrap())), None);
     assert_eq!(read(message(DEVICE, 64, "fe80::1".parse().unwrap())), None);
     let mut tentative = message(DEVICE, 64, "2001:db8::1".parse().unwrap());
