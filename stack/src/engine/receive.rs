@@ -51,6 +51,9 @@ impl Engine<'_> {
         let end = usize::from(off) + usize::from(len);
         let bytes = self.frames.bytes(frame).get(usize::from(off)..end).ok_or(Drop::LinkTooShort)?;
         let received = link::receive(bytes, self.state.config.mac)?;
+        if !self.state.net.has_vlan(received.from.tags) {
+            return Err(Drop::LinkForeignVlan);
+        }
         let packet = ip::receive(bytes, received.network, received.family)?;
         let payload = &bytes[packet.payload_off..packet.payload_off + packet.payload_len];
         match packet.protocol {

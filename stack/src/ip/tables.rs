@@ -173,6 +173,11 @@ impl NetTables {
         self.addresses().iter().any(|a| a.ip == *ip)
     }
 
+    /// Whether the device has an address on this VLAN (an untagged network counts as one).
+    pub fn has_vlan(&self, tags: Tags) -> bool {
+        tags.is_empty() || self.addresses().iter().any(|a| a.tags == tags)
+    }
+
     pub fn clear_routes(&mut self) {
         self.route_count = 0;
         self.changed();

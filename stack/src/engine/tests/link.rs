@@ -60,6 +60,26 @@ fn a_tagged_network_is_a_network() {
 }
 
 #[test]
+fn frames_of_a_foreign_vlan_are_nobodys() {
+    let mut net = tagged_net();
+    listen(&mut net, 4);
+    let foreign = Tags::NONE.with(5, false).unwrap();
+    let mac = net.hosts[SERVER].config.mac;
+    let ip = net.hosts[SERVER].config.ip();
+    let mut engine = net.hosts[CLIENT].engine();
+    engine.net_mut().set_address(Address::new(Ip::v4([10, 0, 0, 2]), 120, foreign));
+    engine.net_mut().clear_routes();
+    let prefix = Ip::v4([10, 0, 0, 0]);
+    let route = Route { prefix, bits: 120, kind: RouteKind::ViaDevice, tags: foreign, ..Route::default() };
+    engine.net_mut().set_route(route);
+    engine.net_mut().set_neighbour(&ip, foreign, Some(mac));
+    connect(&mut net);
+    net.run_for(MS);
+    assert_eq!(net.hosts[SERVER].engine().counters().drops.of(Drop::LinkForeignVlan), 1);
+    finish(net);
+}
+
+#[test]
 fn connections_live_on_when_the_device_gets_another_mac() {
     let mut net = Net::new(1);
     let (_, server, client) = pair(&mut net);
