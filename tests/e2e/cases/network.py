@@ -54,7 +54,7 @@ def network_smaller_mtu(rig):
     rig.near.check(["ip", "link", "set", "dev", rig.near.device, "gso_max_segs", "1"])
     rig.near.check(["ethtool", "-K", rig.near.device, "tso", "off", "gso", "off"])
     rig.start_redis()
-    with rig.carried_by_user_stack(frames=200), rig.far.connect(rig.near.ipv4, REDIS_PORT) as connection:
+    with rig.carried_by_user_stack(frames=40), rig.far.connect(rig.near.ipv4, REDIS_PORT) as connection:
         value = bytes(range(256)) * 2000
         stream = connection.makefile("rwb")
         stream.write(b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n$%d\r\n%s\r\n" % (len(value), value))
