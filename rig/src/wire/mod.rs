@@ -27,8 +27,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Frames on their way at most, both directions together: 64 MiB, enough for 100 ms at a gigabit.
 const FRAMES_MAX: u32 = 32_768;
-/// A frame that is due this soon goes now, and we sleep at least as long: no delay is off by more, and wake-ups are bounded.
-const GRAIN: Duration = Duration::from_micros(40);
+/// A frame that is due this soon goes now, and we sleep at least twice as long: no delay is off by more either way, and wake-ups
+/// are bounded. A wake-up costs more than a frame here.
+const GRAIN: Duration = Duration::from_micros(100);
 
 /// Join two devices of this namespace by a line with delay, a bottleneck, loss, reordering and duplication.
 ///
@@ -256,7 +257,7 @@ impl Wire {
             return Ok(ending.wait(&self.ends.each_ref().map(|end| end.socket.as_fd()), None)?);
         };
         let left = Duration::from_nanos(next.at_ns.saturating_sub(self.now_ns()));
-        let pause = left.min(self.nap()).max(GRAIN);
+        let pause = left.min(self.nap()).max(2 * GRAIN);
         Ok(ending.wait(&[], Some(pause))?)
     }
 
