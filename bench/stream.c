@@ -6,7 +6,8 @@
  *
  * Who counts prints a line for each connection when its time is over: "flow BYTES NANOSECONDS", the bytes that came in the
  * span after the warm-up, both from the moment the connection stood. Connections end with a reset: nothing of one run is on
- * its way in the next. */
+ * its way in the next. STREAM_CONGESTION names the congestion control to ask for; what the first connection has got is said
+ * in a line "congestion NAME". (Namespaces may refuse by sysctl what root may choose by socket.) */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -59,10 +60,26 @@ static void watch(int fd, int operation, uint32_t events)
         fail("epoll_ctl");
 }
 
+static void choose_congestion_control(int fd)
+{
+    static int is_said;
+    const char *wanted = getenv("STREAM_CONGESTION");
+    char name[16] = "unknown";
+    socklen_t len = sizeof name - 1;
+    if (wanted != NULL)
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, wanted, strlen(wanted));
+    if (is_said)
+        return;
+    is_said = 1;
+    getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len);
+    dprintf(1, "congestion %s\n", name);
+}
+
 static struct flow *start(int fd, enum role role)
 {
     if (fd >= FLOWS_MAX)
         exit(1);
+    choose_congestion_control(fd);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     flows[fd] = calloc(1, sizeof(struct flow));
     flows[fd]->role = role;
