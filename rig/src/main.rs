@@ -31,7 +31,7 @@ enum Tool {
 fn main() -> ExitCode {
     let report = match Cli::parse().tool {
         Tool::Drop(options) => lossy::run(&options).map(|report| report.to_string()),
-        Tool::Wire(options) => wire::run(&options).map(|report| report.to_string()),
+        Tool::Wire(options) => wire::run(&options),
     };
     match report {
         Ok(report) => {

@@ -1,4 +1,4 @@
-//! A device's raw frames. The only unsafe of the rig is here.
+//! A device's raw frames, by the system calls that nix has no safe form of.
 
 use std::ffi::CString;
 use std::io;
