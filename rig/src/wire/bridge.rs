@@ -15,8 +15,8 @@ use crate::ending::Ending;
 
 /// Frames on their way at most, both directions together: 64 MiB, enough for 100 ms at a gigabit.
 const FRAMES_MAX: u32 = 32_768;
-/// A frame that is due this soon goes now, and we sleep at least twice as long: no delay is off by more either way, and wake-ups
-/// are bounded. A wake-up costs more than a frame here.
+/// A frame that is due this soon goes now, and we sleep at least twice as long: by our own doing no delay is off by more, either
+/// way, and wake-ups are bounded. A wake-up costs more than a frame here.
 const GRAIN: Duration = Duration::from_micros(100);
 
 /// One end: the frames that come in here go out at the other.
@@ -159,7 +159,8 @@ impl Wire {
             return Ok(ending.wait(&self.ends.each_ref().map(|end| end.socket.as_fd()), None)?);
         };
         let left = Duration::from_nanos(next.at_ns.saturating_sub(self.now_ns()));
-        let pause = left.min(self.nap()).max(2 * GRAIN);
+        // Half a grain early, because waking up takes time as well.
+        let pause = left.saturating_sub(GRAIN / 2).min(self.nap()).max(2 * GRAIN);
         Ok(ending.wait(&[], Some(pause))?)
     }
 
