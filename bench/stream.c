@@ -25,6 +25,7 @@
 #define FLOWS_MAX 4096
 #define REQUEST 32
 #define BUFFER (256 << 10)
+#define PATIENCE_NS 15000000000
 
 enum role { CONNECTING, ASKED, SENDS, COUNTS };
 
@@ -196,8 +197,8 @@ static void end_those_that_are_over(int is_client)
         struct flow *flow = flows[fd];
         if (flow == NULL || flow->role < SENDS)
             continue;
-        /* The client's sender goes on a little longer, so that the counting server is never short of bytes. */
-        if (flow->role == COUNTS ? is_over(fd) : is_client && now_ns() > flow->until_ns + 500000000)
+        /* The client sends until the counting server resets: a request that was lost a few times began its time late. */
+        if (flow->role == COUNTS ? is_over(fd) : is_client && now_ns() > flow->until_ns + PATIENCE_NS)
             end(fd);
     }
 }
