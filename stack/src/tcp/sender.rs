@@ -3,11 +3,12 @@
 //! The send queue is one list of frames, `una … nxt … queued_end`; a frame's payload is one segment, and the same frame
 //! is sent again when it has to be. A frame's record says its sequence number and when it went how often.
 
+use super::congestion::RateSampler;
 use super::recovery::Timer;
 use super::state::Event;
 use super::tcb::Owed;
 use super::{Context, Events, Seq, Tcb};
-use crate::buf::{FRAME_SIZE, FrameId, FrameList, Frames, TX_HEADROOM};
+use crate::buf::{FRAME_SIZE, FrameId, FrameList, FrameMeta, Frames, TX_HEADROOM};
 use crate::slab::NONE;
 use crate::time::Instant;
 
@@ -262,7 +263,13 @@ impl Sender {
 
     /// Takes off the queue what `ack` covers, and gives the frames back. Returns the round-trip time of the newest of them,
     /// unless one was sent again: then that one may have been what the acknowledgement waited for (Karn's rule).
-    fn release_until(&mut self, frames: &mut Frames<'_>, ack: Seq, now: Instant) -> Option<u32> {
+    fn release_until(
+        &mut self,
+        frames: &mut Frames<'_>,
+        rate: &mut RateSampler,
+        ack: Seq,
+        now: Instant,
+    ) -> Option<u32> {
         let mut rtt_us = None;
         let mut resent = false;
         let mut lost_moved = false;
@@ -271,10 +278,14 @@ impl Sender {
             let is_lost = meta.flags & LOST != 0;
             let covered = ack.later(Seq(meta.seq)).since(Seq(meta.seq));
             if covered < u32::from(meta.len) {
+                if covered > 0 {
+                    rate.on_delivered(&FrameMeta { len: covered as u16, ..meta }, now);
+                }
                 self.lost -= if is_lost { covered } else { 0 };
                 self.queue.advance_front(frames, covered as u16);
                 break;
             }
+            rate.on_delivered(&meta, now);
             resent |= meta.transmissions != 1;
             rtt_us = Some(elapsed_us(meta.sent_at, now));
             if is_lost {
@@ -340,13 +351,14 @@ impl Tcb {
     pub(super) fn acknowledge(&mut self, cx: &mut Context<'_, '_>, ack: Seq, echo: Option<u32>) -> Events {
         let flight = self.snd.flight();
         let acked = ack.since(self.snd.una);
-        let rtt_us = self.snd.release_until(cx.frames, ack, cx.now);
+        let rtt_us = self.snd.release_until(cx.frames, &mut self.congestion.rate, ack, cx.now);
+        self.look_at_pace(cx.now);
         self.snd.una = ack;
         self.snd.bytes_acked += u64::from(acked);
         self.snd.ring_busy = false;
         self.timers.note_progress();
         self.take_rtt(cx, rtt_us, echo, cx.now);
-        let timer = self.recover_on_ack(cx, acked, flight);
+        let timer = self.recover_on_ack(cx, acked, flight, rtt_us);
         let mut events = Events::NONE;
         if self.snd.fin == Fin::Sent && ack == self.snd.nxt {
             self.snd.fin = Fin::Acked;

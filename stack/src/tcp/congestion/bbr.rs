@@ -8,7 +8,7 @@
 //! first phase of a cycle comes from sequence numbers, which nobody chose.
 
 use super::max_filter::MaxFilter;
-use super::rate::{RateSampler, is_before};
+use super::rate::{RateSampler, elapsed, is_before, low, low_ms};
 use super::{CWND_MAX, Delivery, Window, initial_window};
 use crate::time::{Instant, MS, SEC};
 
@@ -24,8 +24,8 @@ const PACING_CYCLE: [u64; 8] = [UNIT * 5 / 4, UNIT * 3 / 4, UNIT, UNIT, UNIT, UN
 
 /// Round trips that the bandwidth is remembered for.
 const BW_ROUNDS: u32 = 10;
-const MIN_RTT_WINDOW_US: u64 = 10 * SEC;
-const PROBE_RTT_US: u64 = 200 * MS;
+const MIN_RTT_WINDOW_MS: u32 = 10_000;
+const PROBE_RTT_MS: u32 = 200;
 /// Segments in flight in PROBE_RTT, and the least otherwise: enough for delayed acknowledgements.
 const CWND_MIN_SEGMENTS: u32 = 4;
 /// STARTUP ends after three rounds in which the bandwidth did not grow by a quarter.
@@ -60,13 +60,13 @@ enum Repair {
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
 pub(super) struct Bbr {
-    min_rtt_at: Instant,
-    /// When PROBE_RTT may end; not set until the path is empty.
-    probe_rtt_until: Instant,
-    cycle_at: Instant,
-    extra_epoch_at: Instant,
-    /// Octets a second; 0 before anything is known.
-    pacing_rate: u64,
+    min_rtt_at_ms: u32,
+    /// When PROBE_RTT may end; 0 until the path is empty.
+    probe_rtt_until_ms: u32,
+    cycle_at_us: u32,
+    extra_epoch_at_us: u32,
+    /// In the units of the bandwidth; 0 before anything is known.
+    pace: u32,
     bandwidth: MaxFilter,
     min_rtt_us: u32,
     /// Round trips, and the delivered count that ends this one.
@@ -97,8 +97,8 @@ impl Bbr {
     pub(super) fn start(&mut self, window: &mut Window, rate: &RateSampler, now: Instant, srtt_us: u32) {
         window.ssthresh = CWND_MAX;
         self.round_end = rate.delivered();
-        (self.min_rtt_us, self.min_rtt_at) = (if srtt_us == 0 { u32::MAX } else { srtt_us }, now);
-        self.extra_epoch_at = now;
+        (self.min_rtt_us, self.min_rtt_at_ms) = (if srtt_us == 0 { u32::MAX } else { srtt_us }, low_ms(now));
+        self.extra_epoch_at_us = low(now);
         self.take_first_rtt(window.cwnd, srtt_us);
     }
 
@@ -106,12 +106,17 @@ impl Bbr {
     fn take_first_rtt(&mut self, cwnd: u32, srtt_us: u32) {
         self.has_seen_rtt = srtt_us != 0;
         let rtt_us = if self.has_seen_rtt { u64::from(srtt_us) } else { MS };
-        self.pacing_rate = paced(u64::from(cwnd) * SEC / rtt_us, HIGH_GAIN);
+        self.set_pace(paced(u64::from(cwnd) * SEC / rtt_us, HIGH_GAIN));
     }
 
     /// Octets a second.
     pub(super) fn pacing_rate(&self) -> Option<u64> {
-        (self.pacing_rate != 0).then_some(self.pacing_rate)
+        (self.pace != 0).then_some(u64::from(self.pace) * BW_UNIT)
+    }
+
+    /// One small segment a second always goes.
+    fn set_pace(&mut self, rate: u64) {
+        self.pace = (rate.max(1500) / BW_UNIT).min(u64::from(u32::MAX)) as u32;
     }
 
     pub(super) fn on_ack(&mut self, window: &mut Window, rate: &mut RateSampler, d: &Delivery) {
@@ -156,9 +161,9 @@ impl Bbr {
                 self.extra_acked[usize::from(self.extra_index & 1)] = 0;
             }
         }
-        let mut expected = self.octets_in(d.now.since_us(self.extra_epoch_at));
+        let mut expected = self.octets_in(u64::from(elapsed(self.extra_epoch_at_us, low(d.now))));
         if u64::from(self.extra_epoch_acked) <= expected || self.extra_epoch_acked >= EXTRA_ACKED_RESET {
-            (self.extra_epoch_acked, self.extra_epoch_at, expected) = (0, d.now, 0);
+            (self.extra_epoch_acked, self.extra_epoch_at_us, expected) = (0, low(d.now), 0);
         }
         self.extra_epoch_acked = self.extra_epoch_acked.saturating_add(d.delivered).min(EXTRA_ACKED_RESET);
         let extra = u64::from(self.extra_epoch_acked).saturating_sub(expected).min(u64::from(cwnd)) as u32;
@@ -187,7 +192,7 @@ impl Bbr {
     fn burst_room(&self, mss: u32) -> u64 {
         let mss = u64::from(mss);
         let probing = if self.mode == Mode::ProbeBw && self.cycle == 0 { 2 * mss } else { 0 };
-        3 * (self.pacing_rate / 1024).clamp(2 * mss, (1 << 16).max(2 * mss)) + probing
+        3 * (u64::from(self.pace) * BW_UNIT / 1024).clamp(2 * mss, (1 << 16).max(2 * mss)) + probing
     }
 
     fn update_cycle(&mut self, d: &Delivery) {
@@ -195,7 +200,7 @@ impl Bbr {
             return;
         }
         let gain = PACING_CYCLE[usize::from(self.cycle & 7)];
-        let is_full_length = d.now.since_us(self.cycle_at) > u64::from(self.min_rtt_us);
+        let is_full_length = elapsed(self.cycle_at_us, low(d.now)) > self.min_rtt_us;
         let in_flight = u64::from(d.prior_in_flight);
         let is_over = match gain {
             UNIT => is_full_length,
@@ -206,7 +211,7 @@ impl Bbr {
         };
         if is_over {
             self.cycle = (self.cycle + 1) & 7;
-            self.cycle_at = d.now;
+            self.cycle_at_us = low(d.now);
         }
     }
 
@@ -238,18 +243,18 @@ impl Bbr {
         let chosen = (u64::from(salt.wrapping_mul(0x9e37_79b1)) * 7 >> 32) as u8;
         self.mode = Mode::ProbeBw;
         self.cycle = (8 - chosen) & 7;
-        self.cycle_at = now;
+        self.cycle_at_us = low(now);
     }
 
     fn update_min_rtt(&mut self, window: &mut Window, rate: &mut RateSampler, d: &Delivery) {
-        let is_expired = d.now.since_us(self.min_rtt_at) > MIN_RTT_WINDOW_US;
+        let is_expired = elapsed(self.min_rtt_at_ms, low_ms(d.now)) > MIN_RTT_WINDOW_MS;
         if let Some(rtt_us) = d.rtt_us.map(|us| us.max(1)).filter(|&us| us < self.min_rtt_us || is_expired) {
-            (self.min_rtt_us, self.min_rtt_at) = (rtt_us, d.now);
+            (self.min_rtt_us, self.min_rtt_at_ms) = (rtt_us, low_ms(d.now));
         }
         if is_expired && !self.restarts_from_idle && self.mode != Mode::ProbeRtt {
             self.mode = Mode::ProbeRtt;
             self.save_cwnd(window.cwnd);
-            self.probe_rtt_until = Instant::ZERO;
+            self.probe_rtt_until_ms = 0;
         }
         if self.mode == Mode::ProbeRtt {
             self.probe_rtt(window, rate, d);
@@ -262,9 +267,9 @@ impl Bbr {
     fn probe_rtt(&mut self, window: &mut Window, rate: &mut RateSampler, d: &Delivery) {
         // What is delivered now tells nothing of the bandwidth.
         rate.mark_app_limited(d.in_flight);
-        if !self.probe_rtt_until.is_set() {
+        if self.probe_rtt_until_ms == 0 {
             if d.in_flight <= CWND_MIN_SEGMENTS * d.mss {
-                self.probe_rtt_until = d.now.after_us(PROBE_RTT_US);
+                self.probe_rtt_until_ms = low_ms(d.now).wrapping_add(PROBE_RTT_MS).max(1);
                 self.probe_rtt_had_round = false;
                 self.round_end = rate.delivered();
             }
@@ -277,10 +282,10 @@ impl Bbr {
     }
 
     fn end_probe_rtt(&mut self, window: &mut Window, now: Instant, salt: u32) {
-        if !self.probe_rtt_until.is_set() || now <= self.probe_rtt_until {
+        if self.probe_rtt_until_ms == 0 || is_before(low_ms(now), self.probe_rtt_until_ms) {
             return;
         }
-        self.min_rtt_at = now;
+        self.min_rtt_at_ms = low_ms(now);
         window.cwnd = window.cwnd.max(self.prior_cwnd);
         if self.has_full_bw {
             self.enter_probe_bw(now, salt);
@@ -313,11 +318,11 @@ impl Bbr {
         self.pace_with(self.pacing_gain());
     }
 
-    /// Before the bandwidth is known, the pace does not fall. One segment a second always goes.
+    /// Before the bandwidth is known, the pace does not fall.
     fn pace_with(&mut self, gain: u64) {
         let rate = paced(u64::from(self.bandwidth.max()) * BW_UNIT, gain);
-        if self.has_full_bw || rate > self.pacing_rate {
-            self.pacing_rate = rate.max(1500);
+        if self.has_full_bw || rate > u64::from(self.pace) * BW_UNIT {
+            self.set_pace(rate);
         }
     }
 
@@ -399,11 +404,13 @@ impl Bbr {
 
     /// Sending starts again with nothing in flight.
     pub(super) fn on_restart(&mut self, window: &mut Window, rate: &RateSampler, now: Instant) {
+        // The times are short: after a long silence they would look like the future.
+        self.cycle_at_us = low(now);
         if !rate.is_app_limited() {
             return;
         }
         self.restarts_from_idle = true;
-        (self.extra_epoch_at, self.extra_epoch_acked) = (now, 0);
+        (self.extra_epoch_at_us, self.extra_epoch_acked) = (low(now), 0);
         match self.mode {
             // The queue is empty: no more than the bandwidth.
             Mode::ProbeBw => self.pace_with(UNIT),

@@ -6,6 +6,7 @@
 //! what is in flight.
 
 use super::hystart::HyStart;
+use super::rate::{elapsed, low_ms};
 use super::{CWND_MAX, Delivery, Window};
 use crate::time::{Instant, MS};
 
@@ -22,9 +23,9 @@ const DISTANCE_MAX_MS: u64 = 500_000;
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
 struct Curve {
-    /// When the current congestion avoidance stage began, moved on by the time in which the window was not used (§5.8); not
-    /// set between a congestion event and the first growth after it.
-    epoch_at: Instant,
+    /// When the current congestion avoidance stage began (milliseconds), moved on by the time in which the window was not
+    /// used (§5.8); 0 between a congestion event and the first growth after it.
+    epoch_at_ms: u32,
     /// Where the plateau is: octets, and milliseconds after the epoch began.
     w_max: u32,
     k_ms: u32,
@@ -39,12 +40,11 @@ pub(super) struct Cubic {
     curve: Curve,
     before: Curve,
     /// When the curve was last looked at.
-    looked_at: Instant,
+    looked_at_ms: u32,
     /// What of a growth was less than an octet: of the window, in 1/cwnd; of Reno's likewise.
     rest: u32,
     rest_est: u32,
     pub(super) hystart: HyStart,
-    _pad: u32,
 }
 
 impl Cubic {
@@ -78,18 +78,19 @@ impl Cubic {
     /// Congestion avoidance, §4.2 to §4.5.
     fn avoid(&mut self, window: &mut Window, delivery: &Delivery, acked: u32) {
         let Delivery { now, mss, srtt_us, .. } = *delivery;
-        if !self.curve.epoch_at.is_set() {
-            self.begin_epoch(window.cwnd, now, mss);
+        let now_ms = low_ms(now);
+        if self.curve.epoch_at_ms == 0 {
+            self.begin_epoch(window.cwnd, now_ms, mss);
         }
-        self.looked_at = now;
+        self.looked_at_ms = now_ms;
         let cwnd = u64::from(window.cwnd.max(1));
         self.estimate_reno(cwnd, acked, mss);
-        let elapsed_us = now.since_us(self.curve.epoch_at);
-        if self.curve.at_ms(elapsed_us / MS, mss) < u64::from(self.curve.w_est) {
+        let elapsed_ms = u64::from(elapsed(self.curve.epoch_at_ms, now_ms));
+        if self.curve.at_ms(elapsed_ms, mss) < u64::from(self.curve.w_est) {
             window.cwnd = window.cwnd.max(self.curve.w_est).min(CWND_MAX);
             return;
         }
-        let target = self.curve.at_ms((elapsed_us + u64::from(srtt_us)) / MS, mss).clamp(cwnd, cwnd + cwnd / 2);
+        let target = self.curve.at_ms(elapsed_ms + u64::from(srtt_us) / MS, mss).clamp(cwnd, cwnd + cwnd / 2);
         let growth = (target - cwnd) * u64::from(acked) + u64::from(self.rest);
         self.rest = (growth % cwnd) as u32;
         window.grow((growth / cwnd).min(u64::from(CWND_MAX)) as u32);
@@ -104,23 +105,25 @@ impl Cubic {
         curve.w_est = (u64::from(curve.w_est) + growth / cwnd).min(u64::from(CWND_MAX)) as u32;
     }
 
-    fn begin_epoch(&mut self, cwnd: u32, now: Instant, mss: u32) {
+    fn begin_epoch(&mut self, cwnd: u32, now_ms: u32, mss: u32) {
         let curve = &mut self.curve;
         // Above the old plateau, after a timeout (§4.8), or out of HyStart++ (§4.10): the plateau is here.
         curve.k_ms = curve.w_max.checked_sub(cwnd).map_or(0, |below| k_ms(below, mss));
         curve.w_max = curve.w_max.max(cwnd);
         curve.w_est = cwnd;
-        curve.epoch_at = now.max(Instant::from_micros(1));
+        curve.epoch_at_ms = now_ms.max(1);
         (self.rest, self.rest_est) = (0, 0);
     }
 
     /// The window was not used since the curve was last looked at: that time does not count.
     #[inline]
     pub(super) fn pass(&mut self, now: Instant) {
-        if self.curve.epoch_at.is_set() {
-            self.curve.epoch_at = self.curve.epoch_at.after_us(now.since_us(self.looked_at));
+        let now_ms = low_ms(now);
+        if self.curve.epoch_at_ms != 0 {
+            let passed_ms = elapsed(self.looked_at_ms, now_ms);
+            self.curve.epoch_at_ms = self.curve.epoch_at_ms.wrapping_add(passed_ms).max(1);
         }
-        self.looked_at = now;
+        self.looked_at_ms = now_ms;
     }
 
     /// A congestion event: returns the slow start threshold (§4.6).

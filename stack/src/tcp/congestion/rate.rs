@@ -4,7 +4,7 @@
 //! network did in between. Times are the low 32 bits of microseconds, as in the frame's record.
 
 use crate::buf::FrameMeta;
-use crate::time::{Instant, SEC};
+use crate::time::{Instant, MS, SEC};
 
 /// A flag of a queued frame: when it was sent, the application had given us less than the network would have taken.
 const APP_LIMITED: u16 = 1 << 15;
@@ -135,8 +135,14 @@ impl RateSampler {
     }
 }
 
-fn low(now: Instant) -> u32 {
+/// The clock's low half: microseconds that wrap after 71 minutes.
+pub(super) fn low(now: Instant) -> u32 {
     now.micros() as u32
+}
+
+/// Milliseconds that wrap after 49 days.
+pub(super) fn low_ms(now: Instant) -> u32 {
+    (now.micros() / MS) as u32
 }
 
 /// Of numbers that wrap, be they times or octets.
@@ -144,8 +150,8 @@ pub(super) fn is_before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 
-/// Microseconds from one time to the other; 0 when the callers' clocks disagree on which was first.
-fn elapsed(from: u32, to: u32) -> u32 {
+/// From one such time to the other; 0 when the callers' clocks disagree on which was first.
+pub(super) fn elapsed(from: u32, to: u32) -> u32 {
     if is_before(to, from) { 0 } else { to.wrapping_sub(from) }
 }
 

@@ -3,7 +3,7 @@
 //! The RFCs inflate the congestion window by a segment for each duplicate acknowledgement. Here the window stays and the
 //! octets in flight are counted less (`credit`), which is the same sum; the first two duplicates then are limited transmit.
 
-use super::super::congestion::{Delivery, RateSample, Signal};
+use super::super::congestion::{Delivery, Signal};
 use super::super::{Context, Seq, Tcb};
 use super::Phase;
 use crate::time::Instant;
@@ -58,14 +58,20 @@ impl Tcb {
     }
 
     /// SND.UNA moved by `acked` octets, from a flight of `flight`.
-    pub(in crate::tcp) fn recover_on_ack(&mut self, cx: &mut Context<'_, '_>, acked: u32, flight: u32) -> Timer {
+    pub(in crate::tcp) fn recover_on_ack(
+        &mut self,
+        cx: &mut Context<'_, '_>,
+        acked: u32,
+        flight: u32,
+        rtt_us: Option<u32>,
+    ) -> Timer {
         let mss = u32::from(self.snd.mss);
         match self.recovery.phase {
             Phase::Open => {
                 self.recovery.dupacks = 0;
                 self.recovery.credit = 0;
                 self.recovery.follow(self.snd.una);
-                self.grow(cx, acked, flight);
+                self.grow(cx, acked, flight, rtt_us);
                 Timer::Restart
             }
             Phase::Recovering if self.snd.una.is_before(self.recovery.recover) => {
@@ -84,7 +90,7 @@ impl Tcb {
                 Timer::Restart
             }
             Phase::Loss => {
-                self.grow(cx, acked, flight.max(self.congestion.cwnd()));
+                self.grow(cx, acked, flight.max(self.congestion.cwnd()), rtt_us);
                 if !self.snd.una.is_before(self.recovery.recover) {
                     self.calm();
                 }
@@ -93,11 +99,12 @@ impl Tcb {
         }
     }
 
-    fn grow(&mut self, cx: &Context<'_, '_>, acked: u32, flight: u32) {
+    fn grow(&mut self, cx: &Context<'_, '_>, acked: u32, flight: u32, rtt_us: Option<u32>) {
         let (cwnd, mss) = (self.congestion.cwnd(), u32::from(self.snd.mss));
         // At least half of it in slow start, all of it in congestion avoidance (RFC 7661, as Linux tests it).
         let is_slow_start = cwnd < self.congestion.ssthresh();
         let is_cwnd_limited = if is_slow_start { flight.saturating_mul(2) >= cwnd } else { flight + mss > cwnd };
+        let rate = self.congestion.rate.sample(cx.now, self.rtt.min_us());
         self.congestion.on_ack(&Delivery {
             now: cx.now,
             delivered: acked,
@@ -107,12 +114,12 @@ impl Tcb {
             in_flight: self.snd.flight(),
             una: self.snd.una.0,
             nxt: self.snd.nxt.0,
-            rtt_us: None,
+            rtt_us,
             srtt_us: self.rtt.srtt_us(),
             min_rtt_us: self.rtt.min_us(),
             is_recovering: self.recovery.phase != Phase::Open,
             is_cwnd_limited,
-            rate: RateSample::default(),
+            rate,
             mss,
         });
     }
