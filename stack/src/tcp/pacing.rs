@@ -4,7 +4,7 @@
 //! late (the wheel ticks each millisecond) and an application that pauses leave a credit, of [`CREDIT_NS`] at most: so
 //! nothing is lost to late timers, and no burst is longer than that. Acknowledgements, SYNs and a FIN alone are not data.
 
-use super::{Context, Tcb};
+use super::{Algorithm, Context, Tcb};
 use crate::time::{Instant, SEC};
 
 /// Two ticks of the timer wheel.
@@ -27,10 +27,11 @@ impl Tcb {
         if most == UNLIMITED || most == 0 { own } else { Some(own.map_or(most, |rate| rate.min(most))) }
     }
 
-    /// Whether data has to wait; the timer is then set for when it may go.
+    /// Whether data has to wait; the timer is then set for when it may go. Until somebody [looks](Tcb::look_at_pace) it does
+    /// not: what [`Tcb::wants_transmit`] said holds.
     #[inline]
     pub(super) fn must_wait(&mut self, now: Instant) -> bool {
-        self.timers.is_paced = self.timers.paid_until_ns > ns(now);
+        self.timers.is_paced |= self.timers.paid_until_ns > ns(now);
         self.timers.is_paced
     }
 
@@ -75,6 +76,15 @@ impl Tcb {
     pub fn set_max_pacing_rate(&mut self, rate: u64) {
         self.options.max_pacing_rate = rate;
         self.forget_pace();
+    }
+
+    /// TCP_CONGESTION: counts at once, and keeps the window.
+    pub fn set_congestion(&mut self, now: Instant, algorithm: Algorithm) {
+        self.options.congestion = algorithm;
+        if self.state.is_synchronized() {
+            self.congestion.switch(algorithm, now, self.rtt.srtt_us());
+            self.forget_pace();
+        }
     }
 
     /// The pace changes: what was paid at the old one is forgiven.
