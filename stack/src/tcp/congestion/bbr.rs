@@ -240,7 +240,7 @@ impl Bbr {
 
     /// The cycle starts anywhere but in the phase that drains: there is nothing to drain.
     fn enter_probe_bw(&mut self, now: Instant, salt: u32) {
-        let chosen = (u64::from(salt.wrapping_mul(0x9e37_79b1)) * 7 >> 32) as u8;
+        let chosen = ((u64::from(salt.wrapping_mul(0x9e37_79b1)) * 7) >> 32) as u8;
         self.mode = Mode::ProbeBw;
         self.cycle = (8 - chosen) & 7;
         self.cycle_at_us = low(now);

@@ -239,7 +239,7 @@ mod tests {
         assert!(!deliver(&mut rate, &before, START + 10_000, 10_000).is_app_limited);
         let sample = deliver(&mut rate, &behind, START + 40_000, 10_000);
         assert!(sample.is_app_limited && !rate.is_app_limited());
-        assert_eq!(rate.latest().1, false, "a lower rate that the application set is not told");
+        assert!(!rate.latest().1, "a lower rate that the application set is not told");
         let after = send(&mut rate, 0, START + 42_000);
         assert!(!deliver(&mut rate, &after, START + 52_000, 10_000).is_app_limited);
     }
