@@ -254,8 +254,11 @@ impl Congestion {
             match &mut self.private {
                 Private::Reno => window.ssthresh = reno::ssthresh_after_loss(flight, mss),
                 Private::Cubic(cubic) => window.ssthresh = cubic.on_timeout(window.cwnd, mss),
-                Private::Bbr(bbr) => bbr.on_timeout(window.cwnd),
+                Private::Bbr(_) => {}
             }
+        }
+        if let Private::Bbr(bbr) = &mut self.private {
+            bbr.on_timeout(window.cwnd);
         }
         (window.cwnd, window.acked) = (mss, 0);
         (self.is_reducing, self.owes_cwr) = (false, true);
