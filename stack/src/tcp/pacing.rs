@@ -66,7 +66,7 @@ impl Tcb {
     #[inline]
     pub(super) fn note_app_limited(&mut self) {
         let snd = &self.snd;
-        let is_dry = snd.unsent() < u32::from(snd.mss) && snd.lost == 0;
+        let is_dry = snd.unsent() < u32::from(snd.mss) && snd.board.lost == 0;
         if is_dry && snd.flight() < self.congestion.cwnd() {
             self.congestion.rate.mark_app_limited(snd.flight());
         }

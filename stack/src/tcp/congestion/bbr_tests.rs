@@ -98,7 +98,6 @@ impl Link {
             nxt: self.now as u32,
             rtt_us: Some(rtt_us),
             srtt_us: rtt_us,
-            min_rtt_us: self.min_rtt_us,
             is_recovering,
             is_cwnd_limited: true,
             rate,
@@ -287,7 +286,6 @@ fn numbers_beyond_all_sense_do_no_harm() {
                     nxt: b,
                     rtt_us: (i > 1).then_some(b),
                     srtt_us: a,
-                    min_rtt_us: b,
                     is_recovering: i % 2 == 0,
                     is_cwnd_limited: true,
                     rate: super::super::RateSample {

@@ -22,7 +22,6 @@ fn delivery(now: Instant, acked: u32, rtt_us: u32) -> Delivery {
         nxt: 0,
         rtt_us: Some(rtt_us),
         srtt_us: rtt_us,
-        min_rtt_us: rtt_us,
         is_recovering: false,
         is_cwnd_limited: true,
         rate: RateSample::default(),

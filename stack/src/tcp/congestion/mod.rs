@@ -65,10 +65,9 @@ pub(super) struct Delivery {
     /// SND.UNA and SND.NXT after it: a round trip ends when what was SND.NXT at its start is acknowledged.
     pub(super) una: u32,
     pub(super) nxt: u32,
-    /// The round trip of the newest segment it acknowledges, if that was sent once; the smoothed one; the smallest.
+    /// The round trip of the newest segment it acknowledges, if that was sent once; the smoothed one.
     pub(super) rtt_us: Option<u32>,
     pub(super) srtt_us: u32,
-    pub(super) min_rtt_us: u32,
     /// A loss is being repaired, in fast recovery or after a timeout.
     pub(super) is_recovering: bool,
     /// The window, and not the application or the peer, held the sender back (RFC 7661, as Linux tests it).
@@ -330,7 +329,6 @@ mod tests {
             nxt: 0,
             rtt_us: None,
             srtt_us: 0,
-            min_rtt_us: 0,
             is_recovering: false,
             is_cwnd_limited,
             rate: RateSample::default(),

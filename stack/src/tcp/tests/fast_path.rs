@@ -60,6 +60,10 @@ fn random_segment(random: &mut Random, tcb: &Tcb, now: Instant) -> (Segment, Vec
     if random.chance(5) {
         seg.flags = seg.flags | [Flags::ECE, Flags::CWR][random.below(2) as usize];
     }
+    if random.chance(8) {
+        let edge = |random: &mut Random| tcb.snd.una + random.below(u64::from(tcb.snd.flight()) + 200) as u32;
+        seg.options.sack.push(edge(random), edge(random));
+    }
     let len = if random.chance(50) { 0 } else { random.below(1448) as usize };
     (seg, vec![3; len])
 }
