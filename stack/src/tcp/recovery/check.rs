@@ -38,7 +38,8 @@ impl Sender {
         if sack {
             assert_eq!((board.sacked, board.sacked_frames), (sacked, sacked_frames));
         }
-        assert!(board.lost + board.sacked <= self.flight(), "more is lost and there than is in flight");
+        let known = board.lost + board.sacked;
+        assert!(known <= self.flight(), "{known} octets lost or there of {}, SACK {sack}", self.flight());
         self.check_resent(frames, resent_frames);
     }
 

@@ -273,6 +273,7 @@ impl Tcb {
     pub(in crate::tcp) fn resend_shorter(&mut self, cx: &mut Context<'_, '_>) {
         let mss = self.snd.mss;
         self.snd.mark_lost_if(cx.frames, |frames, id| frames.meta(id).len > mss);
+        self.limit_duplicates();
         if self.snd.board.lost > 0 && self.recovery.phase == Phase::Open {
             self.calm();
             self.recovery.phase = Phase::Loss;

@@ -59,7 +59,7 @@ pub(super) struct Recovery {
     /// Reports of duplicates ever.
     dsacks: u32,
     pub(super) phase: Phase,
-    dupacks: u8,
+    pub(super) dupacks: u8,
     /// The next retransmission does not ask the congestion window.
     pub(super) retransmit_now: bool,
     /// F-RTO wants to hear what becomes of data never sent before: that goes first, once (RFC 5682 §2.1, step 2b).

@@ -63,5 +63,14 @@ impl Tcb {
         if is_lost && !self.snd.mark_front_lost(cx.frames) {
             self.resend_fin_if_alone();
         }
+        self.limit_duplicates();
+    }
+
+    /// What is lost by now is none of what the duplicates stand for.
+    pub(super) fn limit_duplicates(&mut self) {
+        if !self.sack {
+            let most = self.snd.flight().saturating_sub(self.snd.board.lost);
+            self.snd.board.sacked = self.snd.board.sacked.min(most);
+        }
     }
 }

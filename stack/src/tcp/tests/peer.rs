@@ -57,16 +57,16 @@ pub(super) const KIND: [(bool, bool); 4] = [(true, true), (true, false), (false,
 
 impl Path {
     pub(super) fn new(sack: bool, timestamps: bool, rtt_ms: u64) -> Path {
-        // Reno's halves are easy to check.
-        let congestion = crate::tcp::Algorithm::Reno as u32;
-        let tunables = Tunables { sndbuf_bytes: 1 << 20, congestion, ..Tunables::default() };
-        Path::with(sack, timestamps, rtt_ms, OUR_ISS, tunables)
+        Path::with(sack, timestamps, rtt_ms, OUR_ISS, 1 << 20)
     }
 
-    pub(super) fn with(sack: bool, timestamps: bool, rtt_ms: u64, iss: u32, tunables: Tunables) -> Path {
+    pub(super) fn with(sack: bool, timestamps: bool, rtt_ms: u64, iss: u32, sndbuf_bytes: u32) -> Path {
         let mut options = wire_options(sack, timestamps);
         options.window_scale = Some(5);
-        let host = established_by(tunables, &options, iss, rtt_ms);
+        // Reno's halves are easy to check.
+        let tunables = Tunables { congestion: crate::tcp::Algorithm::Reno as u32, ..Tunables::default() };
+        let mut host = established_by(tunables, &options, iss, rtt_ms);
+        host.tcb.options_mut().sndbuf_bytes = sndbuf_bytes;
         Path {
             host,
             now: at_ms(1000),

@@ -3,7 +3,6 @@
 use super::harness::*;
 use super::peer::*;
 use crate::time::MS;
-use crate::tunables::Tunables;
 
 const M: u32 = 1460;
 /// With timestamps a segment is shorter.
@@ -339,7 +338,7 @@ fn without_sack_duplicates_do() {
 fn numbers_may_wrap_in_the_middle() {
     for wrap in 0..12u32 {
         let iss = u32::MAX - wrap * M - wrap;
-        let mut path = Path::with(true, false, 50, iss, Tunables::default());
+        let mut path = Path::with(true, false, 50, iss, 256 << 10);
         path.write(30 * M as usize);
         path.run_dry(|s| match s.offset / M {
             3 if s.times < 2 => Fate::Lost,
@@ -446,8 +445,7 @@ fn a_narrow_path_splits_what_is_lost() {
 #[test]
 fn large_flights_are_not_walked_for_each_acknowledgement() {
     // Three thousand frames, the first lost: the time must not grow with the square.
-    let tunables = Tunables { sndbuf_bytes: 8 << 20, ..Tunables::default() };
-    let mut path = Path::with(true, false, 50, OUR_ISS, tunables);
+    let mut path = Path::with(true, false, 50, OUR_ISS, 8 << 20);
     path.host.tcb.snd.shift = 8;
     path.host.tcb.snd.wnd = 16 << 20;
     path.host.tcb.congestion.set_cwnd(3000 * M);
@@ -522,7 +520,7 @@ fn weather(seed: u64) -> impl FnMut(&Sent) -> Fate {
 fn everything_is_repaired_in_any_weather() {
     for seed in 1..=240u64 {
         let (sack, timestamps) = KIND[seed as usize / 12 % 4];
-        let mut path = Path::with(sack, timestamps, 1 + seed % 40, (seed as u32) << 26, Tunables::default());
+        let mut path = Path::with(sack, timestamps, 1 + seed % 40, (seed as u32) << 26, 256 << 10);
         let mut fate = weather(seed);
         for _ in 0..3 {
             path.write(100_000);
