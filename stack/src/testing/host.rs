@@ -130,6 +130,17 @@ impl Host {
         })
     }
 
+    /// The machine starts again: same addresses, no memory of anything. What the "kernel" still had to send is gone.
+    pub fn reboot(&mut self, secret: u64) {
+        *self = Host::new(self.config.clone(), secret);
+    }
+
+    /// The interface gets another hardware address.
+    pub fn set_mac(&mut self, mac: Mac) {
+        self.config.mac = mac;
+        self.engine().state.config.mac = mac;
+    }
+
     /// The kernel is done with a frame.
     pub fn complete(&mut self, frame: u32) {
         if self.frame_shared[frame as usize].complete() {
