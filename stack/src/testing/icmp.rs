@@ -10,7 +10,7 @@ const ROUTER_V4: [u8; 4] = [10, 0, 0, 254];
 const QUOTE_MAX: usize = 128;
 
 /// The answer to a frame that does not fit: to its sender, about it.
-pub(super) fn too_big(frame: &[u8], mtu: u16) -> Option<Vec<u8>> {
+pub(crate) fn too_big(frame: &[u8], mtu: u16) -> Option<Vec<u8>> {
     let packet = frame.get(ethernet::HEADER_LEN..)?;
     let mut out = Vec::new();
     out.extend_from_slice(frame.get(6..12)?);

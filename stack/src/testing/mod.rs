@@ -13,7 +13,7 @@ extern crate alloc;
 mod checks;
 mod content;
 mod host;
-mod icmp;
+pub(crate) mod icmp;
 mod link;
 mod net;
 mod network;

@@ -1,5 +1,5 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `ring`: frames that have not left yet; `next_hop`: where frames go; `sockets`: the smaller calls.
 
 mod bulk;
 mod chaos;
@@ -8,6 +8,7 @@ mod icmp;
 mod lifecycle;
 mod malformed;
 mod next_hop;
+mod ring;
 mod scarce;
 mod sockets;
 

@@ -27,7 +27,7 @@ pub(crate) fn check(host: &mut Host, now: Instant) -> Verdict {
             return err(&format!("{} octets outstanding, and no deadline", tcb.unacked_bytes()));
         }
         if let Some(deadline) = deadline {
-            let is_in_wheel = tcb.link.wheel_slot != NONE && tcb.link.wheel_at <= deadline;
+            let is_in_wheel = tcb.link.wheel_slot != NONE && tcb.link.wheel_at <= deadline.max(now);
             if !is_in_wheel {
                 return err(&format!("a deadline at {}, and the wheel does not know it", deadline.micros()));
             }

@@ -180,7 +180,10 @@ impl View {
         if to > 0 {
             self.got.insert(from.max(0) as u64, to as u64);
         }
-        if sight.has(ACK) {
+        // What lies before the window is answered and else ignored, its acknowledgement too (RFC 9293 §3.10.7.4): a keepalive
+        // probe, something held up on the way.
+        let is_old = self.acked.is_some_and(|acked| to < acked);
+        if sight.has(ACK) && !is_old {
             let ack = self.own_place(sight.ack);
             let shift = if sight.has(SYN) { 0 } else { self.shifts().1 };
             self.una = self.una.max(ack.min(self.sent_to + 1));

@@ -40,6 +40,8 @@ pub(super) struct End {
     pub(super) next_at: u64,
     began_at: u64,
     looked_at: u64,
+    /// Its last look was worth it.
+    pub(super) has_moved: bool,
     has_shut: bool,
     has_shut_read: bool,
     /// What its epoll item asks for.
@@ -77,6 +79,7 @@ impl End {
             next_at: now.micros(),
             began_at: now.micros(),
             looked_at: now.micros(),
+            has_moved: false,
             has_shut: false,
             has_shut_read: false,
             interest: 0,
@@ -135,6 +138,10 @@ impl End {
         let result = self.work(engine, now, buffer);
         if let Wait::Sleeps(pause) = self.plan.wait {
             self.next_at = time + pause;
+        }
+        if matches!(self.phase, Phase::Staying(_)) && self.waits_for_epoll() {
+            let _ = engine.epoll_delete(set, self.socket, key); // It only waits for its time now.
+            return result;
         }
         let wanted = self.wanted();
         let is_stale = wanted != self.interest || self.plan.wait == Wait::OneShot;

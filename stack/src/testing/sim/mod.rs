@@ -32,6 +32,8 @@ const PROC: u16 = 1;
 const PROC_ENDS: u16 = 8;
 /// The bell that rings for epoll sets.
 const BELL: u8 = 0;
+/// How soon one looks again who found something.
+const LOOK_AGAIN_US: u64 = 100;
 /// After the network is whole again, everything has to end within this time.
 const PATIENCE_US: u64 = 1200 * SEC;
 /// And what is left in the stacks (orphans, TIME-WAITs) within this.
@@ -189,7 +191,11 @@ impl Sim {
         });
         let accepts = (self.plan.accept_pause_us > 0).then_some(self.accepts_at);
         let accepts = accepts.filter(|at| *at > self.network.now().micros());
-        opens.chain(acts.flatten()).chain(self.next_fault_at()).chain(accepts).min()
+        let is_busy = |e: &End| e.has_moved && e.plan.wait == plan::Wait::Busy && e.phase != Phase::Done;
+        let mut busy = self.conns.iter().flat_map(|c| [&c.client, &c.server]).flatten().filter(|e| is_busy(e));
+        let looks_again = self.unfinished.contains(&true) || busy.next().is_some();
+        let again = looks_again.then(|| self.network.now().micros() + LOOK_AGAIN_US);
+        opens.chain(acts.flatten()).chain(self.next_fault_at()).chain(accepts).chain(again).min()
     }
 
     fn open_connections(&mut self) {
@@ -292,10 +298,11 @@ impl Sim {
         let Some(set) = self.sets[host] else { return };
         let mut out = [EpollEvent::default(); 16];
         let n = self.network.hosts[host].engine().epoll_collect(set, &mut out).unwrap_or(0);
-        // Whoever is level-triggered is asked again after the next event.
+        // What is level-triggered may be ready still.
         self.unfinished[host] = n > 0;
-        for event in &out[..n] {
-            self.act({ event.data } as usize);
+        for EpollEvent { events, data } in out[..n].iter().copied() {
+            self.monitor.say(self.network.now(), || format!("{host} ** epoll says {events:#x} of end {data}"));
+            self.act(data as usize);
         }
     }
 
@@ -317,7 +324,8 @@ impl Sim {
         let before = (end.written, end.read, end.phase);
         let mut engine = self.network.hosts[host].engine();
         let result = end.act(&mut engine, time, now, set, key as u32, &mut buffer);
-        if before != (end.written, end.read, end.phase) {
+        end.has_moved = before != (end.written, end.read, end.phase);
+        if end.has_moved {
             let (w, r, phase) = (end.written, end.read, end.phase);
             self.monitor.say(now, || format!("{host} ** end {key}: written {w}, read {r}, {phase:?} {:?}", end.error));
         }
