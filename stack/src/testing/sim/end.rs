@@ -40,6 +40,8 @@ pub(super) struct End {
     pub(super) next_at: u64,
     began_at: u64,
     looked_at: u64,
+    /// Looks in vain: it sleeps longer and longer.
+    idle_looks: u32,
     /// Its last look was worth it.
     pub(super) has_moved: bool,
     has_shut: bool,
@@ -79,6 +81,7 @@ impl End {
             next_at: now.micros(),
             began_at: now.micros(),
             looked_at: now.micros(),
+            idle_looks: 0,
             has_moved: false,
             has_shut: false,
             has_shut_read: false,
@@ -117,10 +120,11 @@ impl End {
     /// The epoll bits that matter to it now.
     fn wanted(&self) -> u32 {
         let out = self.phase == Phase::Connecting || self.written < self.plan.total;
+        let bits = if self.has_eof { 0 } else { IN } | if out { OUT } else { 0 };
         match self.plan.wait {
             Wait::Edge => IN | OUT | RDHUP | ET,
-            Wait::OneShot => IN | ONESHOT | if out { OUT } else { 0 },
-            _ => (if self.has_eof { 0 } else { IN }) | if out { OUT } else { 0 },
+            Wait::OneShot => bits | ONESHOT,
+            _ => bits,
         }
     }
 
@@ -135,9 +139,11 @@ impl End {
         buffer: &mut Buffer,
     ) -> Result<(), String> {
         self.looked_at = time;
+        let before = (self.written, self.read);
         let result = self.work(engine, now, buffer);
         if let Wait::Sleeps(pause) = self.plan.wait {
-            self.next_at = time + pause;
+            self.idle_looks = if before == (self.written, self.read) { self.idle_looks + 1 } else { 0 };
+            self.next_at = time + (pause << (self.idle_looks / 16).min(6));
         }
         if matches!(self.phase, Phase::Staying(_)) && self.waits_for_epoll() {
             let _ = engine.epoll_delete(set, self.socket, key); // It only waits for its time now.

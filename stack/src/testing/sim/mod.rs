@@ -191,7 +191,7 @@ impl Sim {
         });
         let accepts = (self.plan.accept_pause_us > 0).then_some(self.accepts_at);
         let accepts = accepts.filter(|at| *at > self.network.now().micros());
-        let is_busy = |e: &End| e.has_moved && e.plan.wait == plan::Wait::Busy && e.phase != Phase::Done;
+        let is_busy = |e: &End| e.has_moved && e.plan.wait == plan::Wait::Busy && e.phase == Phase::Working;
         let mut busy = self.conns.iter().flat_map(|c| [&c.client, &c.server]).flatten().filter(|e| is_busy(e));
         let looks_again = self.unfinished.contains(&true) || busy.next().is_some();
         let again = looks_again.then(|| self.network.now().micros() + LOOK_AGAIN_US);
@@ -265,7 +265,10 @@ impl Sim {
     /// The newest connection from there.
     fn conn_of(&self, peer: &Endpoint) -> Option<usize> {
         let host = self.network.hosts.iter().position(|h| h.config.ip() == peer.ip || h.config.v6 == peer.ip)?;
-        let is_its = |c: &Conn| c.client.as_ref().is_some_and(|e| e.host == host && e.client_port == peer.port);
+        let is_its = |c: &Conn| {
+            let from = c.client.as_ref().map(|e| (e.host, e.client_port));
+            from == Some((host, peer.port)) && c.plan.v6 != peer.ip.is_v4()
+        };
         self.conns.iter().rposition(is_its)
     }
 
