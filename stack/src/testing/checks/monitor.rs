@@ -5,12 +5,12 @@ use super::sight::{ACK, FIN, RST, SYN, Sight, look};
 use super::view::View;
 use super::{answers, hosts, sending};
 use crate::addr::{Flow, Ip};
+use crate::testing::Host;
 use crate::testing::alloc::collections::BTreeMap;
 use crate::testing::alloc::format;
 use crate::testing::alloc::string::String;
 use crate::testing::alloc::vec::Vec;
 use crate::testing::network::Watcher;
-use crate::testing::Host;
 use crate::time::Instant;
 
 type Key = (Ip, u16, Ip, u16);
@@ -25,7 +25,6 @@ struct Site {
     views: BTreeMap<Key, View>,
     tally: Tally,
     mtu: u16,
-    skew_ms: u32,
 }
 
 /// Looks at all that passes.
@@ -38,10 +37,10 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// For hosts with these MTUs and clocks that go back by so many microseconds.
-    pub(crate) fn new(hosts: impl Iterator<Item = (u16, u64)>, trace: Option<fn(&str)>) -> Monitor {
-        let site = |(mtu, skew_us): (u16, u64)| Site { mtu, skew_ms: skew_us.div_ceil(1000) as u32, ..Site::default() };
-        Monitor { sites: hosts.map(site).collect(), violation: None, trace }
+    /// For hosts with these MTUs.
+    pub(crate) fn new(mtus: impl Iterator<Item = u16>, trace: Option<fn(&str)>) -> Monitor {
+        let sites = mtus.map(|mtu| Site { mtu, ..Site::default() }).collect();
+        Monitor { sites, violation: None, trace }
     }
 
     pub(crate) fn tally(&self, host: usize) -> Tally {
@@ -52,8 +51,8 @@ impl Monitor {
 
     /// The host started again.
     pub(crate) fn forget(&mut self, host: usize) {
-        let Site { mtu, skew_ms, .. } = self.sites[host];
-        self.sites[host] = Site { mtu, skew_ms, ..Site::default() };
+        let mtu = self.sites[host].mtu;
+        self.sites[host] = Site { mtu, ..Site::default() };
     }
 
     pub(crate) fn say(&self, now: Instant, line: impl FnOnce() -> String) {
@@ -76,7 +75,8 @@ fn describe(sight: &Sight) -> String {
     let names = [(SYN, 'S'), (FIN, 'F'), (RST, 'R'), (8, 'P'), (ACK, '.'), (32, 'U'), (64, 'E'), (128, 'W')];
     let flags: String = names.iter().filter(|(bit, _)| sight.has(*bit)).map(|(_, c)| *c).collect();
     let Sight { flow, seq, ack, window, timestamp, sack, .. } = sight;
-    let mut line = format!("{} > {} [{flags}] seq {seq}+{} ack {ack} win {window}", flow.local, flow.remote, sight.payload.len());
+    let mut line =
+        format!("{} > {} [{flags}] seq {seq}+{} ack {ack} win {window}", flow.local, flow.remote, sight.payload.len());
     if let Some((value, echo)) = timestamp {
         line += &format!(" ts {value}/{echo}");
     }
@@ -102,7 +102,7 @@ impl Watcher for Monitor {
         } else if !sight.has(RST) {
             view.settle(&sight);
         }
-        let verdict = sending::check(view, &sight, site.mtu).and_then(|()| answers::check(view, &sight, site.skew_ms));
+        let verdict = sending::check(view, &sight, site.mtu).and_then(|()| answers::check(view, &sight));
         if !sight.has(RST) {
             view.note_sent(&sight);
         }

@@ -72,7 +72,9 @@ fn check_news(view: &View, sight: &Sight) -> Verdict {
 fn check_fin(view: &View, sight: &Sight) -> Verdict {
     let end = view.own_place(sight.text()) + sight.payload.len() as i64;
     match view.fin {
-        Some(fin) if end > fin && !sight.payload.is_empty() => Err(format!("payload up to {end} behind the FIN at {fin}")),
+        Some(fin) if end > fin && !sight.payload.is_empty() => {
+            Err(format!("payload up to {end} behind the FIN at {fin}"))
+        }
         Some(fin) if sight.has(FIN) && end != fin => Err(format!("a FIN at {end}, after one at {fin}")),
         None if sight.has(FIN) && end < view.sent_to => {
             Err(format!("a FIN at {end}, though {} octets were sent", view.sent_to))

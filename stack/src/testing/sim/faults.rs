@@ -50,8 +50,16 @@ impl Sim {
     fn heal(&mut self) {
         for attachment in &mut self.network.attachments {
             for link in [&mut attachment.up, &mut attachment.down] {
-                let LinkConfig { delay_us, jitter_us, kbit_per_s, queue_bytes, mark_above_bytes, mtu, .. } = link.config;
-                let healed = LinkConfig { delay_us, jitter_us, kbit_per_s, queue_bytes, mark_above_bytes, ..LinkConfig::default() };
+                let LinkConfig { delay_us, jitter_us, kbit_per_s, queue_bytes, mark_above_bytes, mtu, .. } =
+                    link.config;
+                let healed = LinkConfig {
+                    delay_us,
+                    jitter_us,
+                    kbit_per_s,
+                    queue_bytes,
+                    mark_above_bytes,
+                    ..LinkConfig::default()
+                };
                 link.config = LinkConfig { mtu, tells_too_big: true, ..healed };
             }
         }

@@ -109,10 +109,10 @@ impl Sim {
         let plan = Plan::new(seed);
         let mut network = Network::new(seed, &plan.hosts);
         network.attachments.clone_from(&plan.attachments);
-        let sites = plan.hosts.iter().zip(&plan.attachments).map(|(h, a)| (h.mtu, a.clock_skew_us));
+        let mtus = plan.hosts.iter().map(|host| host.mtu);
         let n = plan.hosts.len();
         let mut sim = Sim {
-            monitor: Monitor::new(sites, trace),
+            monitor: Monitor::new(mtus, trace),
             conns: plan.conns.iter().map(|c| Conn { plan: *c, client: None, server: None }).collect(),
             sets: (0..n).map(|_| None).collect(),
             unfinished: (0..n).map(|_| false).collect(),
@@ -249,7 +249,8 @@ impl Sim {
             // The process that serves it takes it over.
             let _ = engine.hold(socket, proc);
             let _ = engine.release(now, socket, PROC);
-            let mut end = End::new(SERVER, Side::Server, proc, socket, peer.port, plan.ends[1], plan.ends[0].total, now);
+            let mut end =
+                End::new(SERVER, Side::Server, proc, socket, peer.port, plan.ends[1], plan.ends[0].total, now);
             if let Some(set) = self.sets[SERVER] {
                 end.prepare(&mut engine, now, set, 2 * i as u32 + 1);
             }
@@ -352,7 +353,8 @@ impl Sim {
                     && peer.written != end.read
                 {
                     let (w, r) = (peer.written, end.read);
-                    verdict = Err(format!("connection {i}, {:?}: the end after {r} octets, but {w} were written", end.side));
+                    verdict =
+                        Err(format!("connection {i}, {:?}: the end after {r} octets, but {w} were written", end.side));
                 }
             }
         }

@@ -96,12 +96,24 @@ pub(super) struct ConnPlan {
 /// What goes wrong at some time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fault {
-    Down { host: usize },
-    Up { host: usize },
-    Mtu { host: usize, mtu: u16, tells: bool },
-    Reboot { host: usize },
+    Down {
+        host: usize,
+    },
+    Up {
+        host: usize,
+    },
+    Mtu {
+        host: usize,
+        mtu: u16,
+        tells: bool,
+    },
+    Reboot {
+        host: usize,
+    },
     /// The host has another hardware address; the others hear of it later.
-    Readdress { host: usize },
+    Readdress {
+        host: usize,
+    },
     Introduce,
     /// Nothing is lost any more.
     Heal,
@@ -275,7 +287,15 @@ fn end(r: &mut Random, profile: Profile) -> EndPlan {
         total,
         write_chunk: r.pick(&[1, 50, 1000, 1448, 9000, 50_000]).max(total / 400),
         read_chunk: r.pick(&[1, 100, 1448, 16_384, 65_536]),
-        wait: r.pick(&[Wait::Busy, Wait::Busy, Wait::Sleeps(MS), Wait::Sleeps(150 * MS), Wait::Level, Wait::Edge, Wait::OneShot]),
+        wait: r.pick(&[
+            Wait::Busy,
+            Wait::Busy,
+            Wait::Sleeps(MS),
+            Wait::Sleeps(150 * MS),
+            Wait::Level,
+            Wait::Edge,
+            Wait::OneShot,
+        ]),
         ending,
         nodelay: r.chance(400),
         cork: r.chance(100),
