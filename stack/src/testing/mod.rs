@@ -4,7 +4,7 @@
 //! - [`net`]: two hosts and a simple wire, for tests that say themselves what happens;
 //! - [`link`], [`network`]: any number of hosts, with everything that a network does; `icmp.rs`: what its routers say;
 //! - `checks`: what has to hold in every history; `content.rs`: what applications send, octet by octet;
-//! - [`sim`]: whole histories from a seed.
+//! - [`sim`]: whole histories from a seed; `throughput.rs`: how fast a connection is, as committed text.
 //!
 //! This is the only place of the core that allocates.
 
@@ -19,6 +19,8 @@ mod net;
 mod network;
 mod random;
 mod sim;
+#[cfg(test)]
+mod throughput;
 
 pub use host::{Host, HostConfig};
 pub use link::{Burst, Link, LinkConfig, Passage};

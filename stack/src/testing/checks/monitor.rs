@@ -118,10 +118,14 @@ impl Watcher for Monitor {
         };
         site.tally.segments_received += 1;
         let ours = Flow { local: sight.flow.remote, remote: sight.flow.local };
+        let mut verdict = Ok(());
         if !sight.has(RST) {
-            site.views.entry(key(&ours)).or_default().note_received(&sight);
+            let view = site.views.entry(key(&ours)).or_default();
+            view.note_received(&sight);
+            verdict = sending::check_arrived(view, &sight);
         }
         self.say(now, || format!("{host} <- {}", describe(&sight)));
+        self.note(now, verdict, || format!("host {host} gets {}", describe(&sight)));
     }
 
     fn lost(&mut self, now: Instant, host: usize, why: &'static str, bytes: &[u8]) {
