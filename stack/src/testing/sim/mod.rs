@@ -312,7 +312,7 @@ impl Sim {
 
     fn end(&mut self, key: usize) -> Option<&mut End> {
         let conn = self.conns.get_mut(key / 2)?;
-        if key % 2 == 0 { conn.client.as_mut() } else { conn.server.as_mut() }
+        if key.is_multiple_of(2) { conn.client.as_mut() } else { conn.server.as_mut() }
     }
 
     fn act(&mut self, key: usize) {
@@ -322,7 +322,7 @@ impl Sim {
         let Some(set) = self.sets[host] else { return };
         let mut buffer = core::mem::take(&mut self.buffer);
         let conn = &mut self.conns[key / 2];
-        let end = if key % 2 == 0 { conn.client.as_mut() } else { conn.server.as_mut() };
+        let end = if key.is_multiple_of(2) { conn.client.as_mut() } else { conn.server.as_mut() };
         let Some(end) = end else { return };
         let time = self.network.now().micros();
         let before = (end.written, end.read, end.phase);

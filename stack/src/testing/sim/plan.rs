@@ -260,10 +260,13 @@ fn conn(r: &mut Random, hosts: usize, profile: Profile) -> ConnPlan {
     }
 }
 
-/// A reader of single octets shall not need days for a long stream: so many reads at most.
+/// A reader of single octets shall not need days for a long stream: so many reads at most. And when nobody reads any more,
+/// both may wait for room for ever: one of them goes on.
 fn paced([a, b]: [EndPlan; 2]) -> [EndPlan; 2] {
     let read_chunk = |end: &EndPlan, total: u64| end.read_chunk.max(total / 400);
-    [EndPlan { read_chunk: read_chunk(&a, b.total), ..a }, EndPlan { read_chunk: read_chunk(&b, a.total), ..b }]
+    let is_deaf = |end: &EndPlan| matches!(end.ending, Ending::ShutRead(_));
+    let ending = if is_deaf(&a) && is_deaf(&b) { Ending::Close } else { b.ending };
+    [EndPlan { read_chunk: read_chunk(&a, b.total), ..a }, EndPlan { read_chunk: read_chunk(&b, a.total), ending, ..b }]
 }
 
 fn end(r: &mut Random, profile: Profile) -> EndPlan {
