@@ -2,7 +2,11 @@
 //!
 //! `cargo run --release -p sidestep-stack --features testing --example sim -- --seed 1 --count 1000`; one seed with
 //! `--verbose` prints every frame, call and fault.
-#![allow(clippy::print_stdout, reason = "it is a program for a terminal")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program for a terminal, which tells how long it took"
+)]
 
 use sidestep_stack::testing::{Profile, simulate};
 use std::panic;

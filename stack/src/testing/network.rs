@@ -9,6 +9,7 @@ use super::link::{Link, LinkConfig, Passage};
 use super::{Host, HostConfig, Random};
 use crate::addr::{Endpoint, Ip, Mac};
 use crate::time::Instant;
+use crate::wire::ethernet::Tags;
 use core::cmp::Reverse;
 
 /// Who looks on.
@@ -95,8 +96,8 @@ impl Network {
             self.hosts.iter().map(|h| (h.config.ip(), h.config.v6, h.config.mac)).collect();
         let mut engine = self.hosts[host].engine();
         for (_, (v4, v6, mac)) in others.iter().enumerate().filter(|(i, _)| *i != host) {
-            engine.net_mut().set_neighbour(v4, Some(*mac));
-            engine.net_mut().set_neighbour(v6, Some(*mac));
+            engine.net_mut().set_neighbour(v4, Tags::NONE, Some(*mac));
+            engine.net_mut().set_neighbour(v6, Tags::NONE, Some(*mac));
         }
     }
 

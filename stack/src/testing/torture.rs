@@ -15,7 +15,8 @@ use crate::tcp::Options;
 use crate::time::{Instant, SEC};
 use crate::tunables::Tunables;
 use crate::wire::checksum::Sum;
-use crate::wire::{ethernet, ipv4};
+use crate::wire::ethernet::{self, Tags};
+use crate::wire::ipv4;
 
 const PROC: u16 = 1;
 const PORT: u16 = 80;
@@ -101,7 +102,7 @@ impl Torture {
         };
         let config = HostConfig { frames: 96, conns: 8, sockets: 8, time_waits: 4, tunables, ..HostConfig::nth(1) };
         let mut host = Host::new(config, 7);
-        host.engine().net_mut().set_neighbour(&Ip::v4(PEER), Some(PEER_MAC));
+        host.engine().net_mut().set_neighbour(&Ip::v4(PEER), Tags::NONE, Some(PEER_MAC));
         let mut engine = host.engine();
         let options = Options::new(engine.tunables());
         let listener = engine.listen(Endpoint::new(Ip::UNSPECIFIED, PORT), false, 2, &options, PROC).ok();
@@ -170,7 +171,7 @@ impl Torture {
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         let mut frame = vec![0; 34];
         ethernet::emit(
-            &ethernet::Header { dst: self.host.config.mac, src: PEER_MAC, ethertype: ethernet::IPV4 },
+            &ethernet::Header { dst: self.host.config.mac, src: PEER_MAC, tags: Tags::NONE, ethertype: ethernet::IPV4 },
             &mut frame,
         );
         ipv4::emit(&src, &dst, 6, 64, tcp.len() as u16, &mut frame[14..]);

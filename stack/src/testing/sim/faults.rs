@@ -34,7 +34,8 @@ impl Sim {
             Fault::Readdress { host } => {
                 let mut mac = self.network.hosts[host].config.mac;
                 mac.0[4] = mac.0[4].wrapping_add(1);
-                self.network.hosts[host].set_mac(Mac(mac.0));
+                let now = self.network.clock(host);
+                self.network.hosts[host].set_mac(now, Mac(mac.0));
             }
             Fault::Introduce => (0..self.network.hosts.len()).for_each(|host| self.network.introduce(host)),
             Fault::Heal => self.heal(),
