@@ -207,6 +207,8 @@ fn a_caller_whose_clock_is_behind_sends_no_older_timestamp() {
     let mut net = Net::new(1);
     let (_, server, client) = pair(&mut net);
     net.run_for(SEC);
+    let now = net.now();
+    net.hosts[CLIENT].engine().set_option(now, client, SocketOption::NoDelay, 1).unwrap();
     let mut values = vec![];
     for behind_us in [0, 3000, 0, 5000] {
         let now = crate::time::Instant::from_micros(net.now().micros() - behind_us);
