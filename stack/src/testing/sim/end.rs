@@ -38,7 +38,7 @@ pub(super) struct End {
     pub(super) error: Option<Errno>,
     /// When it looks next, if it does not wait for events; and when it began.
     pub(super) next_at: u64,
-    began_at: u64,
+    pub(super) began_at: u64,
     looked_at: u64,
     /// Looks in vain: it sleeps longer and longer.
     idle_looks: u32,

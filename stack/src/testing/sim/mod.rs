@@ -270,7 +270,8 @@ impl Sim {
             let from = c.client.as_ref().map(|e| (e.host, e.client_port));
             from == Some((host, peer.port)) && c.plan.v6 != peer.ip.is_v4()
         };
-        self.conns.iter().rposition(is_its)
+        let began = |i: &usize| self.conns[*i].client.as_ref().map(|e| e.began_at);
+        (0..self.conns.len()).filter(|i| is_its(&self.conns[*i])).max_by_key(began)
     }
 
     fn let_ends_act(&mut self) {
