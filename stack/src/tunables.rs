@@ -61,7 +61,7 @@ pub struct Tunables {
     pub wmem_bytes: [u32; 3],
     /// net.ipv4.ip_default_ttl.
     pub ttl: u32,
-    /// Out-of-order frames a connection may hold.
+    /// Out-of-order frames a connection may hold; and no more than its receive buffer pays for.
     pub reassembly_frames: u32,
     pub _pad: u32,
 }
@@ -102,7 +102,7 @@ impl Default for Tunables {
             rmem_bytes: [4096, 131_072, 6 << 20],
             wmem_bytes: [4096, 16_384, 4 << 20],
             ttl: 64,
-            reassembly_frames: 256,
+            reassembly_frames: 65_536,
             _pad: 0,
         }
     }

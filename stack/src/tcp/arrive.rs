@@ -234,6 +234,7 @@ impl Tcb {
             }
             Stop::Acknowledge(reason) => {
                 cx.counters.drops.count(reason);
+                self.note_repeated(cx, seg);
                 // Data is answered every time: its sender waits for it. All else might be an echo of our own answers.
                 if seg.payload_len > 0 && !seg.has(Flags::SYN) || self.may_answer(cx) {
                     self.owed.add(Owed::ACK);
@@ -302,7 +303,7 @@ impl Tcb {
                 seq: self.snd.nxt,
                 ack: self.rcv.nxt,
                 flags: Flags::ACK,
-                window: self.rcv.offer_window(cx.frames.allowance()),
+                window: self.rcv.offer_window(cx.frames.allowance(), self.sack),
                 timestamp: self.ts.option(cx.now),
             });
             self.note_ack_sent(false);

@@ -3,7 +3,7 @@
 //! Read `state.rs` (the table), then `arrive.rs` (the RFC's eight steps), then any step. In the order a segment travels:
 //! - `listen.rs`, `handshake.rs`, `arrive.rs`: the three parts of RFC 9293 §3.10.7, SEGMENT ARRIVES;
 //! - `fast_path.rs`: one guard in front of the steps, for the segments that nearly all are;
-//! - `receiver.rs`: RCV: reassembly, the window we offer, what acknowledgement is owed;
+//! - `receiver.rs`: RCV: the window we offer, what acknowledgement is owed; `reassembly.rs`: what came out of order;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
 //! - `transmit.rs`: the one place where segments are made, out of what is owed;
 //! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
@@ -25,6 +25,7 @@ mod isn;
 mod links;
 mod listen;
 mod options;
+mod reassembly;
 mod receiver;
 mod recovery;
 mod sender;

@@ -3,15 +3,15 @@
 //! Payload stays in the frame it came in until it is read: the receive queue and the out-of-order queue are lists of
 //! frame slices. Small segments are copied behind the last one, so that they do not each hold a frame down.
 
+use super::reassembly::{APPEND_MAX, RESERVED_FRAMES, Reassembly};
 use super::tcb::Owed;
 use super::{Context, Events, Seq, Tcb};
 use crate::buf::{FRAME_SIZE, FrameId, FrameList, Frames, Pressure};
 use crate::drops::Drop;
 use crate::time::{Instant, MS};
-use crate::wire::tcp::Segment;
+use crate::tunables::Tunables;
+use crate::wire::tcp::{HEADER_LEN, HEADER_LEN_MAX, SackBlocks, Segment, TIMESTAMP_LEN};
 
-/// Payload up to this length is copied behind the last frame's, when it has room.
-const APPEND_MAX: u16 = 512;
 /// The window a connection starts with; it doubles while the application keeps up.
 const SPACE_START: u32 = 64 * 1024;
 /// Acknowledgements of a young connection wait only this long: the peer's slow start, or its Nagle, may hang on them.
@@ -32,7 +32,7 @@ pub(super) struct Receiver {
     pub(super) acked: Seq,
     pub(super) irs: Seq,
     pub(super) queue: FrameList,
-    pub(super) out_of_order: FrameList,
+    pub(super) out_of_order: Reassembly,
     /// Where the peer's FIN is, once `fin_known`.
     fin_at: Seq,
     /// Octets of window we are ready to offer now, and at most.
@@ -65,8 +65,10 @@ pub(super) struct Receiver {
     _pad: u8,
 }
 
-/// Free frames below which nothing is kept out of order.
-const RESERVED_FRAMES: u32 = 32;
+/// Octets of options in a header.
+const OPTIONS_MAX: u16 = (HEADER_LEN_MAX - HEADER_LEN) as u16;
+/// Frames that may be held out of order, however small the buffer.
+const REASSEMBLY_FRAMES_MIN: u32 = 16;
 
 impl Receiver {
     /// `most` is the largest buffer the connection may ever get: it decides the shift. `now` is today's limit, and
@@ -82,7 +84,7 @@ impl Receiver {
             acked: Seq(0),
             irs: Seq(0),
             queue: FrameList::EMPTY,
-            out_of_order: FrameList::EMPTY,
+            out_of_order: Reassembly::EMPTY,
             fin_at: Seq(0),
             space: SPACE_START.min(now).min(allowance),
             space_max: now,
@@ -158,12 +160,13 @@ impl Receiver {
 
     /// Decides the window field of the next segment and moves the right edge to match.
     #[inline]
-    pub(super) fn offer_window(&mut self, allowance: u32) -> u16 {
+    pub(super) fn offer_window(&mut self, allowance: u32, sack: bool) -> u16 {
         let now = self.window();
         let mut room = self.room(allowance).min(u32::from(u16::MAX) << self.shift);
         // Silly-window avoidance (RFC 9293 §3.8.6.2.2): open by a segment or half the buffer, or not at all. And while there
-        // is a hole the edge stays: an acknowledgement with another window is no duplicate, and the peer counts those.
-        if room < u32::from(self.mss).min(self.space / 2) || !self.out_of_order.is_empty() && now > 0 {
+        // is a hole the edge stays for a peer without selective acknowledgements: to it, an acknowledgement with another
+        // window is no duplicate, and it counts those.
+        if room < u32::from(self.mss).min(self.space / 2) || !sack && !self.out_of_order.is_empty() && now > 0 {
             room = 0;
         }
         // What was offered does not shrink, not even by rounding.
@@ -204,14 +207,13 @@ impl Receiver {
 
     /// Moves what has come into order from the out-of-order queue.
     fn drain_out_of_order(&mut self, cx: &mut Context<'_, '_>) {
-        while let Some(id) = self.out_of_order.front() {
+        while let Some(id) = self.out_of_order.pop_reached(cx.frames, self.nxt) {
             let meta = *cx.frames.meta(id);
-            if Seq(meta.seq).is_after(self.nxt) {
-                return;
+            let old = self.nxt.since(Seq(meta.seq)).min(u32::from(meta.len));
+            if old > 0 {
+                self.out_of_order.note_duplicate(cx.tunables, Seq(meta.seq), Seq(meta.seq) + old);
             }
-            self.out_of_order.pop_front(cx.frames);
-            let old = self.nxt.since(Seq(meta.seq));
-            if old >= u32::from(meta.len) {
+            if old == u32::from(meta.len) {
                 cx.frames.release(id);
             } else {
                 cx.frames.advance(id, old as u16);
@@ -220,88 +222,11 @@ impl Receiver {
         }
     }
 
-    /// Puts a frame into the out-of-order queue: sorted by sequence number, no octet twice.
-    fn insert_out_of_order(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Result<(), Drop> {
-        let before = self.find_before(cx, Seq(cx.frames.meta(id).seq));
-        if let Some(before) = before {
-            let (b, m) = (*cx.frames.meta(before), *cx.frames.meta(id));
-            let end = Seq(b.seq) + u32::from(b.len);
-            let overlap = if end.is_after(Seq(m.seq)) { end.since(Seq(m.seq)) } else { 0 };
-            if overlap >= u32::from(m.len) {
-                return Err(Drop::Duplicate);
-            }
-            cx.frames.advance(id, overlap as u16);
-        }
-        let removed = self.cut_behind(cx, before, id);
-        let is_full = self.out_of_order.frames() >= self.reassembly_frames(cx);
-        // When frames are few, the last ones are for the segment that fills the hole.
-        if !removed && (is_full || cx.frames.free_count() < RESERVED_FRAMES) {
-            return Err(Drop::ReassemblyFull);
-        }
-        let m = *cx.frames.meta(id);
-        if m.len == 0 {
-            return Err(Drop::Duplicate);
-        }
-        let touches = |b: FrameId| Seq(cx.frames.meta(b).seq) + u32::from(cx.frames.meta(b).len) == Seq(m.seq);
-        match before {
-            Some(b) if m.len <= APPEND_MAX && touches(b) && cx.frames.tail_room(b) >= usize::from(m.len) => {
-                cx.frames.append(b, id);
-                self.out_of_order.grew(u32::from(m.len));
-                cx.frames.release(id);
-            }
-            _ => self.out_of_order.insert_after(cx.frames, before, id),
-        }
-        Ok(())
-    }
-
-    /// Frames that may be held out of order. What is dropped here comes again.
-    fn reassembly_frames(&self, cx: &Context<'_, '_>) -> u32 {
-        let most = cx.tunables.reassembly_frames;
-        match cx.frames.pressure() {
-            Pressure::None => most,
-            Pressure::Low => most.min(Pressure::Low.allowance() / FRAME_SIZE as u32),
-            Pressure::Critical | Pressure::Exhausted => 0,
-        }
-    }
-
-    /// The last queued frame that starts at or before `seq`.
-    fn find_before(&self, cx: &Context<'_, '_>, seq: Seq) -> Option<FrameId> {
-        let starts_by = |id: &FrameId| !Seq(cx.frames.meta(*id).seq).is_after(seq);
-        // Nearly always it belongs at the end.
-        if let Some(tail) = self.out_of_order.back().filter(starts_by) {
-            return Some(tail);
-        }
-        let mut before = None;
-        let mut at = self.out_of_order.front().filter(starts_by);
-        while let Some(id) = at {
-            before = Some(id);
-            at = self.out_of_order.next(cx.frames, id).filter(starts_by);
-        }
-        before
-    }
-
-    /// Drops the frames behind `before` that `id` covers, and cuts `id` where the next one starts. Whether any went.
-    fn cut_behind(&mut self, cx: &mut Context<'_, '_>, before: Option<FrameId>, id: FrameId) -> bool {
-        let mut removed = false;
-        loop {
-            let next = match before {
-                Some(b) => self.out_of_order.next(cx.frames, b),
-                None => self.out_of_order.front(),
-            };
-            let Some(next) = next else { return removed };
-            let (m, n) = (*cx.frames.meta(id), *cx.frames.meta(next));
-            let end = Seq(m.seq) + u32::from(m.len);
-            if !end.is_after(Seq(n.seq)) {
-                return removed;
-            }
-            if (Seq(n.seq) + u32::from(n.len)).is_after(end) {
-                cx.frames.meta_mut(id).len = Seq(n.seq).since(Seq(m.seq)) as u16;
-                return removed;
-            }
-            self.out_of_order.remove_after(cx.frames, before);
-            cx.frames.release(next);
-            removed = true;
-        }
+    /// Frames that may be held out of order: what the receive buffer pays for, however little is in them. What is dropped
+    /// for it comes again.
+    fn reassembly_frames(&self, tunables: &Tunables) -> u32 {
+        let paid = (2 * self.space / FRAME_SIZE as u32).saturating_sub(self.queue.frames()).max(REASSEMBLY_FRAMES_MIN);
+        tunables.reassembly_frames.min(paid)
     }
 
     /// Remembers where the peer's FIN is, when that lies in the window. A later word corrects an earlier one.
@@ -352,6 +277,10 @@ impl Tcb {
         let rcv = &self.rcv;
         let len = u32::from(seg.payload_len);
         let old = if seg.seq.is_before(rcv.nxt) { rcv.nxt.since(seg.seq) } else { 0 };
+        if old > 0 {
+            self.rcv.out_of_order.note_duplicate(cx.tunables, seg.seq, seg.seq + old.min(len));
+        }
+        let rcv = &self.rcv;
         if old >= len {
             return self.refuse_text(cx, frame, Drop::Duplicate);
         }
@@ -369,7 +298,8 @@ impl Tcb {
         }
         cx.counters.out_of_order += 1;
         self.owed.add(Owed::ACK);
-        if let Err(reason) = self.rcv.insert_out_of_order(cx, frame) {
+        let most = self.rcv.reassembly_frames(cx.tunables);
+        if let Err(reason) = self.rcv.out_of_order.insert(cx, frame, most) {
             cx.frames.release(frame);
             cx.counters.drops.count(reason);
         }
@@ -471,6 +401,31 @@ impl Tcb {
         }
     }
 
+    /// Octets of a segment that is not looked at any further came before: the peer hears of it (RFC 2883).
+    #[cold]
+    pub(super) fn note_repeated(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
+        let end = (seg.seq + u32::from(seg.payload_len)).earlier(self.rcv.nxt);
+        if end.is_after(seg.seq) {
+            self.rcv.out_of_order.note_duplicate(cx.tunables, seg.seq, end);
+        }
+    }
+
+    /// Whether the next acknowledgement has blocks to carry.
+    #[inline]
+    pub(super) fn has_sack_news(&self) -> bool {
+        self.sack && self.rcv.out_of_order.has_news()
+    }
+
+    /// The blocks that fit in the header of a segment with `payload_len` octets: the header has 40 octets for options, and
+    /// options and payload together stay below the MSS. A full segment has no room for any; then an acknowledgement goes
+    /// by itself, before it.
+    #[cold]
+    pub(super) fn sack_blocks(&mut self, frames: &Frames<'_>, payload_len: u16) -> SackBlocks {
+        let others = if self.ts.on { TIMESTAMP_LEN as u16 } else { 0 };
+        let room = (OPTIONS_MAX - others).min(self.snd.wire_mss.saturating_sub(payload_len + others));
+        self.rcv.out_of_order.report(frames, usize::from(room.saturating_sub(4) / 8))
+    }
+
     /// Frames held out of order.
     #[cfg(test)]
     pub(crate) fn frames_out_of_order(&self) -> u32 {
@@ -478,7 +433,7 @@ impl Tcb {
     }
 
     /// Gives back what came out of order: frames are nearly gone, and the peer will send it again, for nothing of it was
-    /// acknowledged.
+    /// acknowledged but selectively, and that may be taken back (RFC 2018 §8).
     pub fn prune(&mut self, frames: &mut Frames<'_>) {
         self.rcv.out_of_order.clear(frames);
     }

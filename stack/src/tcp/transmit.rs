@@ -5,7 +5,7 @@ use super::tcb::Owed;
 use super::{Context, Outgoing, Seq, State, Tcb};
 use crate::buf::{FrameId, TX_HEADROOM};
 use crate::time::MS;
-use crate::wire::tcp::{self, Flags, Header};
+use crate::wire::tcp::{self, Flags, Header, SackBlocks};
 
 /// When there was no frame to build a segment in, it is tried again after this long.
 const NO_FRAME_RETRY_US: u64 = MS;
@@ -34,6 +34,10 @@ impl Tcb {
         if self.owed.has(Owed::SYN) {
             return self.send_syn(cx);
         }
+        // A full segment has no room for blocks: they go first.
+        if self.owed.has(Owed::ACK) && self.has_sack_news() {
+            return self.send_ack(cx);
+        }
         if self.may_retransmit()
             && let Some(again) = self.send_again(cx)
         {
@@ -52,11 +56,15 @@ impl Tcb {
             return Some(probe);
         }
         if self.owed.has(Owed::ACK) {
-            let ack = self.send_empty(cx, self.snd.acceptable_seq(), Flags::ACK)?;
-            cx.counters.tx_pure_acks += 1;
-            return Some(ack);
+            return self.send_ack(cx);
         }
         None
+    }
+
+    fn send_ack(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
+        let ack = self.send_empty(cx, self.snd.acceptable_seq(), Flags::ACK)?;
+        cx.counters.tx_pure_acks += 1;
+        Some(ack)
     }
 
     fn may_retransmit(&self) -> bool {
@@ -164,17 +172,23 @@ impl Tcb {
     fn build(&mut self, cx: &mut Context<'_, '_>, content: &Content) -> Outgoing {
         let is_syn = content.flags.has(Flags::SYN);
         let has_ack = content.flags.has(Flags::ACK);
+        let has_blocks = !is_syn && self.has_sack_news();
         let header = Header {
             local_port: self.flow().local.port,
             remote_port: self.flow().remote.port,
             seq: content.seq,
             ack: if has_ack { self.rcv.nxt } else { Seq(0) },
             flags: content.flags,
-            window: if is_syn { self.rcv.syn_window() } else { self.rcv.offer_window(cx.frames.allowance()) },
+            window: if is_syn {
+                self.rcv.syn_window()
+            } else {
+                self.rcv.offer_window(cx.frames.allowance(), self.sack)
+            },
             mss: is_syn.then_some(self.rcv.own_mss),
             window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
             timestamp: self.ts.option(cx.now),
             sack_permitted: is_syn && self.sack,
+            sack: if has_blocks { self.sack_blocks(cx.frames, content.payload_len) } else { SackBlocks::default() },
             ..Header::default()
         };
         let header_len = header.len() as u16;

@@ -9,6 +9,7 @@ mod harness;
 mod loss;
 mod random;
 mod reassembly;
+mod sack;
 mod scarce;
 mod states;
 mod steps;

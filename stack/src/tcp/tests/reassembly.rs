@@ -54,16 +54,17 @@ fn random_overlaps_against_a_model() {
 fn check(host: &mut Host, read: u32, have: &[bool]) {
     host.with(at_ms(1), |tcb, cx| {
         let rcv = &tcb.rcv;
+        rcv.out_of_order.check(cx.frames);
         let mut at = rcv.nxt;
-        let (mut bytes, mut frame) = (0, rcv.out_of_order.front());
+        let (mut bytes, mut frame) = (0, rcv.out_of_order.list.front());
         while let Some(id) = frame {
             let meta = cx.frames.meta(id);
             assert!(meta.len > 0 && !crate::tcp::Seq(meta.seq).is_before(at));
             at = crate::tcp::Seq(meta.seq) + u32::from(meta.len);
             bytes += u32::from(meta.len);
-            frame = rcv.out_of_order.next(cx.frames, id);
+            frame = rcv.out_of_order.list.next(cx.frames, id);
         }
-        assert_eq!(bytes, rcv.out_of_order.bytes());
+        assert_eq!(bytes, rcv.out_of_order.list.bytes());
         let in_order = read + rcv.queue.bytes();
         let beyond = have[in_order as usize..].iter().filter(|&&h| h).count();
         assert_eq!(beyond as u32, bytes);
