@@ -4,6 +4,7 @@
 //! - `listen.rs`, `handshake.rs`, `arrive.rs`: the three parts of RFC 9293 §3.10.7, SEGMENT ARRIVES;
 //! - `fast_path.rs`: one guard in front of the steps, for the segments that nearly all are;
 //! - `receiver.rs`: RCV: the window we offer, what acknowledgement is owed; `reassembly.rs`: what came out of order;
+//! - `buffers.rs`: how large the two buffers are;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
 //! - `transmit.rs`: the one place where segments are made, out of what is owed;
 //! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
@@ -15,6 +16,7 @@
 //! [`Control`](crate::wire::tcp::Control) an [`Arrival`] carries.
 
 mod arrive;
+mod buffers;
 mod calls;
 mod congestion;
 mod fast_path;

@@ -20,7 +20,8 @@ pub struct Options {
     pub mss_clamp: u16,
     /// TCP_CONGESTION.
     pub congestion: Algorithm,
-    pub _pad: u8,
+    /// SO_OOBINLINE: urgent octets stay where they are in the stream.
+    pub oob_inline: bool,
     /// TCP_KEEPIDLE and TCP_KEEPINTVL.
     pub keepalive_idle_ms: u32,
     pub keepalive_intvl_ms: u32,
@@ -28,9 +29,16 @@ pub struct Options {
     pub user_timeout_ms: u32,
     /// TCP_LINGER2: how long an orphan may stay in FIN-WAIT-2.
     pub fin_timeout_ms: u32,
-    /// SO_SNDBUF and SO_RCVBUF.
+    /// SO_SNDBUF and SO_RCVBUF, as getsockopt tells them: set, or grown to.
     pub sndbuf_bytes: u32,
     pub rcvbuf_bytes: u32,
+    /// TCP_NOTSENT_LOWAT, and TCP_WINDOW_CLAMP (0 is none).
+    pub notsent_lowat_bytes: u32,
+    pub window_clamp_bytes: u32,
+    /// The application set the size itself: it does not grow any more.
+    pub sndbuf_locked: bool,
+    pub rcvbuf_locked: bool,
+    pub _pad: u16,
 }
 
 impl Options {
@@ -43,10 +51,16 @@ impl Options {
             keepalive_idle_ms: ms(tunables.keepalive_time_us),
             keepalive_intvl_ms: ms(tunables.keepalive_intvl_us),
             fin_timeout_ms: ms(tunables.fin_timeout_us),
-            sndbuf_bytes: tunables.sndbuf_bytes,
-            rcvbuf_bytes: tunables.rcvbuf_bytes,
+            sndbuf_bytes: tunables.wmem_bytes[1],
+            rcvbuf_bytes: tunables.rmem_bytes[1],
+            notsent_lowat_bytes: tunables.notsent_lowat_bytes,
             ..Options::default()
         }
+    }
+
+    /// A receive window, no larger than TCP_WINDOW_CLAMP says.
+    pub(super) fn clamp(&self, window: u32) -> u32 {
+        if self.window_clamp_bytes == 0 { window } else { window.min(self.window_clamp_bytes) }
     }
 }
 

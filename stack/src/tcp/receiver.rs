@@ -3,6 +3,7 @@
 //! Payload stays in the frame it came in until it is read: the receive queue and the out-of-order queue are lists of
 //! frame slices. Small segments are copied behind the last one, so that they do not each hold a frame down.
 
+use super::buffers::Pace;
 use super::reassembly::{APPEND_MAX, RESERVED_FRAMES, Reassembly};
 use super::tcb::Owed;
 use super::{Context, Events, Seq, Tcb};
@@ -12,8 +13,6 @@ use crate::time::{Instant, MS};
 use crate::tunables::Tunables;
 use crate::wire::tcp::{HEADER_LEN, HEADER_LEN_MAX, SackBlocks, Segment, TIMESTAMP_LEN};
 
-/// The window a connection starts with; it doubles while the application keeps up.
-const SPACE_START: u32 = 64 * 1024;
 /// Acknowledgements of a young connection wait only this long: the peer's slow start, or its Nagle, may hang on them.
 /// (Linux sends its first 16 at once; then an application that answers has no chance to save one.)
 const QUICK_ACK_US: u64 = MS;
@@ -38,8 +37,8 @@ pub(super) struct Receiver {
     /// Octets of window we are ready to offer now, and at most.
     pub(super) space: u32,
     pub(super) space_max: u32,
-    /// Octets read since `space` was last reconsidered.
-    copied: u32,
+    /// What `space` follows.
+    pub(super) pace: Pace,
     /// Octets ever received in order: for tools.
     pub(super) bytes_total: u64,
     /// When the last segment came.
@@ -71,11 +70,11 @@ const OPTIONS_MAX: u16 = (HEADER_LEN_MAX - HEADER_LEN) as u16;
 const REASSEMBLY_FRAMES_MIN: u32 = 16;
 
 impl Receiver {
-    /// `most` is the largest buffer the connection may ever get: it decides the shift. `now` is today's limit, and
-    /// `allowance` what the frames that are left allow.
-    pub(super) fn new(mss: u16, most: u32, now: u32, allowance: u32) -> Receiver {
+    /// With a window of `space` to begin with and `space_max` at most. `allowance` is what the frames that are left allow.
+    /// The shift covers the whole of the largest buffer, as Linux's does, though a window is half of it.
+    pub(super) fn new(mss: u16, space: u32, space_max: u32, allowance: u32) -> Receiver {
         let mut shift = 0;
-        while shift < 14 && most >> shift > u32::from(u16::MAX) {
+        while shift < 14 && space_max.saturating_mul(2) >> shift > u32::from(u16::MAX) {
             shift += 1;
         }
         Receiver {
@@ -86,9 +85,9 @@ impl Receiver {
             queue: FrameList::EMPTY,
             out_of_order: Reassembly::EMPTY,
             fin_at: Seq(0),
-            space: SPACE_START.min(now).min(allowance),
-            space_max: now,
-            copied: 0,
+            space: space.min(space_max).min(allowance),
+            space_max,
+            pace: Pace::default(),
             bytes_total: 0,
             last_at: Instant::ZERO,
             answered_at_ms: 0,
@@ -169,8 +168,13 @@ impl Receiver {
         if room < u32::from(self.mss).min(self.space / 2) || !sack && !self.out_of_order.is_empty() && now > 0 {
             room = 0;
         }
-        // What was offered does not shrink, not even by rounding.
-        let offered = (now + (1 << self.shift) - 1) >> self.shift;
+        // What was offered does not shrink, not even by rounding: unless rounding up would be done so often that it is no
+        // rounding any more. Then the peer sees the edge move left by less than a unit (RFC 7323 §2.4); we keep our word.
+        let unit = 1 << self.shift;
+        let mut offered = (now + unit - 1) >> self.shift;
+        if self.queue.bytes() + (offered << self.shift) > self.space.saturating_add(unit) {
+            offered = now >> self.shift;
+        }
         let field = (room >> self.shift).max(offered).min(u32::from(u16::MAX));
         self.edge = self.edge.later(self.nxt + (field << self.shift));
         field as u16
@@ -257,17 +261,6 @@ impl Receiver {
     pub(super) fn is_calm(&self) -> bool {
         self.out_of_order.is_empty() && !self.fin_known
     }
-
-    /// The application read `n` octets. The window doubles when it read a whole one and leaves little behind.
-    pub(super) fn note_read(&mut self, n: u32) {
-        self.copied = self.copied.saturating_add(n);
-        if self.copied >= self.space {
-            self.copied = 0;
-            if self.queue.bytes() <= self.space / 4 {
-                self.space = (2 * self.space).min(self.space_max.max(self.space));
-            }
-        }
-    }
 }
 
 impl Tcb {
@@ -327,7 +320,10 @@ impl Tcb {
             self.rcv.drain_out_of_order(cx);
             self.owed.add(Owed::ACK);
         }
-        self.rcv.mss = self.rcv.mss.max(seg.payload_len.min(self.rcv.own_mss));
+        if seg.payload_len >= self.rcv.mss {
+            self.rcv.mss = seg.payload_len.min(self.rcv.own_mss);
+            self.measure_round_trip(cx.now, seg);
+        }
         self.owe_ack_for_data(cx);
         Events::READABLE
     }
@@ -394,9 +390,9 @@ impl Tcb {
     }
 
     /// The application took octets out of the receive queue.
-    pub(super) fn after_read(&mut self, n: u32, allowance: u32) {
-        self.rcv.note_read(n);
-        if !self.rcv.fin_reached && self.state.is_synchronized() && self.rcv.is_update_due(allowance) {
+    pub(super) fn after_read(&mut self, cx: &Context<'_, '_>, n: u32) {
+        self.note_read(cx, n);
+        if !self.rcv.fin_reached && self.state.is_synchronized() && self.rcv.is_update_due(cx.frames.allowance()) {
             self.owed.add(Owed::ACK);
         }
     }

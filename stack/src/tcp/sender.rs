@@ -358,6 +358,9 @@ impl Tcb {
         } else if timer == Timer::Restart {
             self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         }
+        if self.wants_room {
+            self.check_send_buffer(cx);
+        }
         if self.wants_room && self.is_writable(cx.frames) {
             self.wants_room = false;
             events |= Events::WRITABLE;

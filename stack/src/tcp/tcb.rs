@@ -120,11 +120,11 @@ impl Tcb {
         options: &Options,
     ) -> Tcb {
         let mss = if options.mss_clamp == 0 { mss } else { mss.min(options.mss_clamp) };
-        let largest = options.rcvbuf_bytes.max(cx.tunables.rcvbuf_bytes);
+        let most = if options.rcvbuf_locked { options.rcvbuf_bytes } else { cx.tunables.rmem_bytes[2] } / 2;
         let mut tcb = Tcb {
             link: Links::default(),
             snd: Sender::new(iss, mss),
-            rcv: Receiver::new(mss, largest, options.rcvbuf_bytes, cx.frames.allowance()),
+            rcv: Receiver::new(mss, options.rcvbuf_bytes / 2, options.clamp(most), cx.frames.allowance()),
             timers: Timers::default(),
             congestion: Congestion::default(),
             recovery: Recovery::new(iss),

@@ -1,6 +1,7 @@
-//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
+//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `buffers`: how large they get; `malformed`: hostile frames;
 //! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
 
+mod buffers;
 mod bulk;
 mod chaos;
 mod farewell;

@@ -19,7 +19,8 @@ fn write_before_and_after_the_connection_stands() {
 
 #[test]
 fn the_send_buffer_fills_and_says_when_it_has_room() {
-    let mut host = established_with(Tunables { timestamps: 0, sndbuf_bytes: 30_000, ..Tunables::default() });
+    let mut host =
+        established_with(Tunables { timestamps: 0, wmem_bytes: [4096, 30_000, 30_000], ..Tunables::default() });
     assert_eq!(host.with(at_ms(1001), |tcb, cx| tcb.send_room(cx.frames)), 30_000);
     assert_eq!(host.write(at_ms(1001), &[1; 50_000]), 30_000);
     let room = host.with(at_ms(1001), |tcb, cx| (tcb.send_room(cx.frames), tcb.is_writable(cx.frames)));
@@ -36,7 +37,8 @@ fn the_send_buffer_fills_and_says_when_it_has_room() {
 
 #[test]
 fn small_writes_do_not_take_all_frames() {
-    let mut host = established_with(Tunables { timestamps: 0, sndbuf_bytes: 64 * 1024, ..Tunables::default() });
+    let mut host =
+        established_with(Tunables { timestamps: 0, wmem_bytes: [4096, 65_536, 65_536], ..Tunables::default() });
     host.tcb.set_nodelay(true);
     let mut written = 0;
     for _ in 0..1000 {
