@@ -13,7 +13,7 @@ use sidestep_stack::time::Instant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Options that are one `int` and that the engine minds: (level, name, the engine's name for it).
-const INTS: [(c_int, c_int, SocketOption); 12] = [
+const INTS: [(c_int, c_int, SocketOption); 15] = [
     (IPPROTO_TCP, libc::TCP_NODELAY, SocketOption::NoDelay),
     (IPPROTO_TCP, libc::TCP_CORK, SocketOption::Cork),
     (IPPROTO_TCP, libc::TCP_KEEPIDLE, SocketOption::KeepIdle),
@@ -26,7 +26,13 @@ const INTS: [(c_int, c_int, SocketOption); 12] = [
     (SOL_SOCKET, libc::SO_SNDBUF, SocketOption::SendBuffer),
     (SOL_SOCKET, libc::SO_RCVBUF, SocketOption::ReceiveBuffer),
     (SOL_SOCKET, libc::SO_RCVLOWAT, SocketOption::ReceiveLowat),
+    (SOL_SOCKET, libc::SO_OOBINLINE, SocketOption::OobInline),
+    (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, SocketOption::WindowClamp),
+    (IPPROTO_TCP, TCP_NOTSENT_LOWAT, SocketOption::NotSentLowat),
 ];
+
+/// linux/tcp.h; the libc crate does not name it for this target.
+const TCP_NOTSENT_LOWAT: c_int = 25;
 
 /// The options above, in the order of the table; how many.
 const COUNT: usize = INTS.len();

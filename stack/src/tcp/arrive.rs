@@ -80,7 +80,7 @@ impl Tcb {
         frame: FrameId,
     ) -> Result<Events, Stop> {
         let mut events = self.fifth_ack(cx, seg)?;
-        self.sixth_urgent(seg);
+        events |= self.sixth_urgent(cx, seg, frame);
         events |= self.seventh_text(cx, seg, frame)?;
         events |= self.eighth_fin(cx, seg);
         Ok(events)
@@ -170,10 +170,6 @@ impl Tcb {
         (snd.wl1, snd.wl2) = (seg.seq, seg.ack);
         changed
     }
-
-    /// Sixth: URG. The pointer is not followed: urgent octets stay in line, where RFC 6093 says they belong, and nobody is
-    /// told (SO_OOBINLINE and SIGURG are not served yet).
-    fn sixth_urgent(&self, _seg: &Segment) {}
 
     /// Seventh: the text. After CLOSE nobody will ever read it: RST (RFC 9293 §3.6.1, and Linux to the letter).
     pub(super) fn seventh_text(

@@ -61,7 +61,18 @@ impl Tcb {
         self.take(cx, n, |_, _| {})
     }
 
-    fn take(&mut self, cx: &mut Context<'_, '_>, n: usize, mut give: impl FnMut(usize, &[u8])) -> usize {
+    fn take(&mut self, cx: &mut Context<'_, '_>, n: usize, give: impl FnMut(usize, &[u8])) -> usize {
+        let n = self.read_limit(cx, n);
+        self.take_front(cx, n, give)
+    }
+
+    /// Takes up to `n` octets off the receive queue.
+    pub(super) fn take_front(
+        &mut self,
+        cx: &mut Context<'_, '_>,
+        n: usize,
+        mut give: impl FnMut(usize, &[u8]),
+    ) -> usize {
         let mut done = 0;
         while let Some(front) = self.rcv.queue.front().filter(|_| done < n) {
             let payload = cx.frames.payload(front);
@@ -82,11 +93,14 @@ impl Tcb {
     }
 
     fn peek(&self, cx: &Context<'_, '_>, out: &mut [u8]) -> usize {
+        let (mut skip, limit) = self.peek_limit(out.len());
         let mut done = 0;
         let mut at: Option<FrameId> = self.rcv.queue.front();
-        while let Some(id) = at.filter(|_| done < out.len()) {
+        while let Some(id) = at.filter(|_| done < limit) {
             let payload = cx.frames.payload(id);
-            let part = payload.len().min(out.len() - done);
+            let payload = &payload[skip.min(payload.len())..];
+            skip = 0;
+            let part = payload.len().min(limit - done);
             out[done..done + part].copy_from_slice(&payload[..part]);
             done += part;
             at = self.rcv.queue.next(cx.frames, id);

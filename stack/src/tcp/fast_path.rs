@@ -26,6 +26,7 @@ impl Tcb {
             && u32::from(seg.payload_len) <= rcv.window()
             && (seg.payload_len != 0 || seg.ack != snd.una)
             && rcv.is_calm()
+            && !self.urgent.is_awaited()
             && self.recovery.is_calm()
     }
 

@@ -6,6 +6,7 @@
 //! - `receiver.rs`: RCV: the window we offer, what acknowledgement is owed; `reassembly.rs`: what came out of order;
 //! - `buffers.rs`: how large the two buffers are;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
+//! - `urgent.rs`: urgent pointers, both ways;
 //! - `transmit.rs`: the one place where segments are made, out of what is owed;
 //! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
 //! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers;
@@ -38,6 +39,7 @@ mod time_wait;
 mod timers;
 mod timestamps;
 mod transmit;
+mod urgent;
 
 use crate::buf::{FrameId, Frames};
 use crate::counters::Counters;
@@ -57,6 +59,7 @@ pub use seq::Seq;
 pub use state::State;
 pub use tcb::Tcb;
 pub use time_wait::{TimeWait, TimeWaitVerdict};
+pub use urgent::UrgentOctet;
 
 /// What the machine works with, besides the connection itself.
 pub struct Context<'a, 'm> {
@@ -90,6 +93,8 @@ impl Events {
     /// The connection entered TIME-WAIT (or, already there, was let go of by the application): when no socket holds
     /// it, a [`TimeWait`] may take its place.
     pub const TIME_WAIT: Events = Events(1 << 7);
+    /// An urgent octet is here.
+    pub const URGENT: Events = Events(1 << 8);
 
     pub const fn has(self, other: Events) -> bool {
         self.0 & other.0 == other.0

@@ -333,7 +333,8 @@ impl Tcb {
             return n >= snd.max_wnd.div_ceil(2);
         }
         let is_last = snd.fin != Fin::None;
-        is_last || !self.options.cork && (self.options.nodelay || !snd.has_small_in_flight())
+        is_last
+            || !self.options.cork && (self.options.nodelay || !snd.has_small_in_flight() || self.is_sending_urgent())
     }
 
     /// New octets were acknowledged: SND.UNA < `ack` <= SND.NXT.

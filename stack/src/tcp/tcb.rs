@@ -7,6 +7,7 @@ use super::sender::Sender;
 use super::state::Event;
 use super::timers::Timers;
 use super::timestamps::Timestamps;
+use super::urgent::Urgent;
 use super::{Context, Events, Links, Options, Seq, State, TcpError};
 use crate::addr::Flow;
 use crate::slab::SlabItem;
@@ -64,6 +65,7 @@ pub struct Tcb {
     pub(super) recovery: Recovery,
     pub(super) rtt: Rtt,
     pub(super) ts: Timestamps,
+    pub(super) urgent: Urgent,
     pub(super) options: Options,
     flow: Flow,
     pub(super) state: State,
@@ -130,6 +132,7 @@ impl Tcb {
             recovery: Recovery::new(iss),
             rtt: Rtt::new(cx.tunables),
             ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
+            urgent: Urgent::default(),
             options: *options,
             flow,
             state,

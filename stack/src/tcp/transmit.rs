@@ -173,12 +173,14 @@ impl Tcb {
         let is_syn = content.flags.has(Flags::SYN);
         let has_ack = content.flags.has(Flags::ACK);
         let has_blocks = !is_syn && self.has_sack_news();
+        let urgent = if is_syn { None } else { self.urgent_pointer(content.seq) };
         let header = Header {
             local_port: self.flow().local.port,
             remote_port: self.flow().remote.port,
             seq: content.seq,
             ack: if has_ack { self.rcv.nxt } else { Seq(0) },
-            flags: content.flags,
+            flags: if urgent.is_some() { content.flags | Flags::URG } else { content.flags },
+            urgent: urgent.unwrap_or(0),
             window: if is_syn {
                 self.rcv.syn_window()
             } else {

@@ -13,4 +13,5 @@ mod sack;
 mod scarce;
 mod states;
 mod steps;
+mod urgent;
 mod window;
