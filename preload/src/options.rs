@@ -4,6 +4,7 @@
 use crate::listeners::Live;
 use crate::local::Flag;
 use crate::sys::{self, Result, raw};
+use crate::tcp_info;
 use crate::user::{Stream, number};
 use libc::{EFAULT, EINVAL, ENOPROTOOPT, IPPROTO_TCP, SO_ERROR, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
 use libc::{c_int, c_void, socklen_t, timeval};
@@ -264,7 +265,7 @@ pub(crate) unsafe fn read(
         // SAFETY: the caller's promise.
         (SOL_SOCKET, SO_SNDTIMEO) => unsafe { give(&time(&stream.local.send_timeout_us), value, len) },
         // SAFETY: the caller's promise.
-        (IPPROTO_TCP, libc::TCP_INFO) => unsafe { give(&tcp_info(stream)?, value, len) },
+        (IPPROTO_TCP, libc::TCP_INFO) => unsafe { give(&info(stream)?, value, len) },
         // SAFETY: the application's pointers; the kernel checks them.
         _ => unsafe { raw!(getsockopt, fd, level, name, value, len) },
     }
@@ -297,36 +298,7 @@ unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> 
     Ok(0)
 }
 
-/// Linux's struct tcp_info up to tcpi_min_rtt, as bytes at Linux's offsets.
-fn tcp_info(stream: &Stream) -> Result<[u8; 152]> {
+fn info(stream: &Stream) -> Result<tcp_info::Bytes> {
     let at = now();
-    let info = stream.ask(|guard| guard.info(at, stream.id))?;
-    let mut out = [0u8; 152];
-    let options = u8::from(info.timestamps) | u8::from(info.window_scaling) << 2;
-    let heads = [info.state.linux(), 0, info.retransmits, info.probes, info.backoff, options];
-    out[..6].copy_from_slice(&heads);
-    out[6] = info.snd_wscale & 0xf | info.rcv_wscale << 4;
-    let mut put = |offset: usize, v: u32| out[offset..offset + 4].copy_from_slice(&v.to_ne_bytes());
-    let words = [
-        (8, info.rto_us),
-        (16, info.snd_mss),
-        (20, info.rcv_mss),
-        (24, info.unacked),
-        (32, info.lost),
-        (44, info.last_data_sent_ms),
-        (52, info.last_data_recv_ms),
-        (68, info.rtt_us),
-        (72, info.rttvar_us),
-        (76, info.snd_ssthresh),
-        (80, info.snd_cwnd),
-        (84, info.advmss),
-        (96, info.rcv_space),
-        (100, info.retrans_total),
-        (144, info.notsent),
-        (148, info.min_rtt_us),
-    ];
-    words.into_iter().for_each(|(offset, v)| put(offset, v));
-    out[120..128].copy_from_slice(&info.bytes_acked.to_ne_bytes());
-    out[128..136].copy_from_slice(&info.bytes_received.to_ne_bytes());
-    Ok(out)
+    Ok(tcp_info::encode(&stream.ask(|guard| guard.info(at, stream.id))?))
 }

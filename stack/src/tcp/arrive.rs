@@ -38,12 +38,19 @@ const ANSWER_INTERVAL_MS: u32 = 500;
 impl Tcb {
     /// A segment for this connection came; its frame is queued or released, in every case.
     pub fn arrive(&mut self, cx: &mut Context<'_, '_>, seg: &Segment, frame: FrameId) -> Arrival {
-        self.rcv.last_at = cx.now;
+        self.note_segment(cx, seg);
         if self.is_expected(seg) {
             let events = self.arrive_fast(cx, seg, frame);
             return Arrival { events, reply: None };
         }
         self.arrive_slow(cx, seg, frame)
+    }
+
+    #[inline]
+    pub(super) fn note_segment(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
+        self.rcv.last_at = cx.now;
+        self.tally.segs_in = self.tally.segs_in.wrapping_add(1);
+        self.tally.data_segs_in = self.tally.data_segs_in.wrapping_add((seg.payload_len > 0).into());
     }
 
     /// The full procedure, whatever the state.

@@ -290,7 +290,9 @@ impl Tcb {
             return self.take_in_order(cx, seg, frame);
         }
         cx.counters.out_of_order += 1;
-        self.owed.add(Owed::ACK);
+        self.tally.out_of_order = self.tally.out_of_order.wrapping_add(1);
+        self.note_data(cx.now);
+        self.acknowledge_quickly();
         let most = self.rcv.reassembly_frames(cx.tunables);
         if let Err(reason) = self.rcv.out_of_order.insert(cx, frame, most) {
             cx.frames.release(frame);
@@ -304,8 +306,27 @@ impl Tcb {
     fn refuse_text(&mut self, cx: &mut Context<'_, '_>, frame: FrameId, reason: Drop) -> Events {
         cx.counters.drops.count(reason);
         cx.frames.release(frame);
-        self.owed.add(Owed::ACK);
+        self.acknowledge_quickly();
         Events::NONE
+    }
+
+    /// Something is amiss: an acknowledgement goes now, and the next ones wait no longer than at the start of a connection,
+    /// whatever the application does (Linux: tcp_enter_quickack_mode). The peer repairs a loss, or begins anew.
+    fn acknowledge_quickly(&mut self) {
+        self.owed.add(Owed::ACK);
+        (self.rcv.quick_acks, self.rcv.is_interactive) = (QUICK_ACKS, false);
+    }
+
+    /// Data came. After a pause longer than the timeout the peer's congestion window is small again, and grows with our
+    /// acknowledgements.
+    #[inline]
+    fn note_data(&mut self, now: Instant) {
+        let ms = super::timestamps::ms(now);
+        let pause_ms = ms.wrapping_sub(self.tally.data_at_ms);
+        self.tally.data_at_ms = ms;
+        if u64::from(pause_ms) * MS > self.rtt.rto_us() && pause_ms < u32::MAX / 2 {
+            self.rcv.quick_acks = QUICK_ACKS;
+        }
     }
 
     /// Takes payload that starts at RCV.NXT and ends inside the window; the frame's record names it.
@@ -314,6 +335,7 @@ impl Tcb {
         if cx.frames.pressure() >= Pressure::Critical && self.rcv.must_refuse(cx.frames, cx.frames.meta(frame).len) {
             return self.refuse_text(cx, frame, Drop::FramePressure);
         }
+        self.note_data(cx.now);
         let fills_hole = !self.rcv.out_of_order.is_empty();
         self.rcv.push(cx, frame);
         if fills_hole {

@@ -1,6 +1,7 @@
 //! The record of one connection: RFC 9293's transmission control block, and the two ways it begins and the one it ends.
 
 use super::congestion::Congestion;
+use super::info::Tally;
 use super::receiver::Receiver;
 use super::recovery::{Recovery, Rtt};
 use super::sender::Sender;
@@ -66,6 +67,7 @@ pub struct Tcb {
     pub(super) rtt: Rtt,
     pub(super) ts: Timestamps,
     pub(super) urgent: Urgent,
+    pub(super) tally: Tally,
     pub(super) options: Options,
     flow: Flow,
     pub(super) state: State,
@@ -108,6 +110,7 @@ impl Tcb {
         cx.counters.passive_opens += 1;
         let mut tcb = Tcb::new(cx, State::SynReceived, flow, Seq(iss), ts_offset, mss, options);
         tcb.passive = true;
+        tcb.tally.segs_in = 1;
         tcb.learn_from_syn(cx, seg);
         tcb
     }
@@ -133,6 +136,7 @@ impl Tcb {
             rtt: Rtt::new(cx.tunables),
             ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
             urgent: Urgent::default(),
+            tally: Tally::default(),
             options: *options,
             flow,
             state,

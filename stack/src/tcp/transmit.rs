@@ -124,6 +124,9 @@ impl Tcb {
     /// Sends a frame of the send queue; our FIN rides on the last one.
     fn send_queued(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Outgoing {
         let meta = *cx.frames.meta(id);
+        if meta.transmissions > 1 {
+            self.tally.bytes_retrans += u64::from(meta.len);
+        }
         let end = Seq(meta.seq) + u32::from(meta.len);
         let mut flags = Flags::ACK;
         if end == self.snd.queued_end {
@@ -197,6 +200,8 @@ impl Tcb {
         let off = content.payload_off - header_len;
         tcp::emit(&header, &mut cx.frames.bytes_mut(content.frame)[off as usize..content.payload_off as usize]);
         cx.counters.tx_segments += 1;
+        self.tally.segs_out = self.tally.segs_out.wrapping_add(1);
+        self.tally.data_segs_out = self.tally.data_segs_out.wrapping_add((content.payload_len > 0).into());
         if has_ack {
             self.note_ack_sent(content.payload_len > 0 || is_syn);
         }

@@ -141,6 +141,32 @@ fn an_application_that_has_read_nothing_yet_has_ten_milliseconds_to_answer() {
 }
 
 #[test]
+fn after_a_pause_or_a_loss_acknowledgements_are_quick_again() {
+    let mut host = established();
+    let (mut seq, mut at) = (5001, at_ms(1001));
+    let mut delay = |host: &mut Host, pause_ms: u64, skip: u32| {
+        at = at.after_us(pause_ms * MS);
+        host.arrive(at, &segment(seq + skip, 1001, ACK), b"x");
+        let sent = host.drain(at).len();
+        if skip == 0 {
+            host.read(at, 9);
+            seq += 1;
+        }
+        let due = host.tcb.deadline().map_or(0, |due| due.since_us(at) / MS);
+        host.expire(at.after_us(due * MS));
+        (due, sent + host.drain(at).len())
+    };
+    (0..16).for_each(|_| _ = delay(&mut host, 10, 0));
+    assert_eq!(delay(&mut host, 10, 0), (40, 1));
+    assert_eq!(delay(&mut host, 1000, 0), (1, 1), "as long as a timeout");
+    (0..15).for_each(|_| _ = delay(&mut host, 10, 0));
+    assert_eq!(delay(&mut host, 10, 0), (40, 1));
+    // Out of order, and the octet again that fills the hole.
+    assert_eq!(delay(&mut host, 10, 1), (0, 1));
+    assert_eq!(delay(&mut host, 10, 0), (0, 1));
+}
+
+#[test]
 fn quick_ack_acknowledges_what_is_owed() {
     let mut host = established();
     let now = at_ms(1001);
