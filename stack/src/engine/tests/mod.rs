@@ -1,5 +1,5 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `buffers`: how large they get;
-//! `malformed`: hostile frames; `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `link`: VLANs, a device that changes; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! `malformed`: hostile frames; `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `link`: VLANs, a device that changes; `next_hop`: where frames go; `sockets`: the smaller calls; `urgent`: urgent data.
 
 mod buffers;
 mod bulk;
@@ -12,6 +12,7 @@ mod malformed;
 mod next_hop;
 mod scarce;
 mod sockets;
+mod urgent;
 
 use crate::addr::Endpoint;
 use crate::socket::readiness::{HUP, IN, OUT};
