@@ -28,7 +28,7 @@ fn tunables(random: &mut Random) -> Tunables {
         window_scaling: u32::from(random.chance(70)),
         wmem_bytes: [least, first[0], first[0] << random.below(4)],
         rmem_bytes: [least, first[1], first[1] << random.below(4)],
-        sack: u32::from(random.chance(70)),
+        sack: u32::from(random.chance(60)),
         reassembly_frames: 8 << random.below(5),
         ..Tunables::default()
     }
