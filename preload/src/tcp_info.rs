@@ -14,9 +14,9 @@ const WINDOW_MAX: u32 = 1 << 30;
 
 pub(crate) type Bytes = [u8; SIZE];
 
-/// The record as bytes. Zero where nothing is known yet: sacked (28), retrans (36), fackets (40, Linux has none either),
-/// last_ack_sent (48, nor this), reordering, delivery_rate (160), busy_time, rwnd_limited, sndbuf_limited (168 to 191),
-/// delivered and delivered_ce (192), dsack_dups (216), reord_seen (220), rehash, total_rto and what is of AccECN (236 on).
+/// The record as bytes. Zero where nothing is known yet: fackets (40, Linux has none either), last_ack_sent (48, nor
+/// this), delivery_rate (160), busy_time, rwnd_limited, sndbuf_limited (168 to 191),
+/// delivered and delivered_ce (192), reord_seen (220), rehash, total_rto and what is of AccECN (236 on).
 pub(crate) fn encode(info: &Info) -> Bytes {
     let mut out = [0; SIZE];
     let flags = |on: bool, bit: u8| if on { bit } else { 0 };
@@ -40,7 +40,7 @@ pub(crate) fn encode(info: &Info) -> Bytes {
     out
 }
 
-fn words(info: &Info) -> [(usize, u32); 29] {
+fn words(info: &Info) -> [(usize, u32); 32] {
     let ssthresh = if info.snd_ssthresh >= WINDOW_MAX { SSTHRESH_INFINITE } else { info.segments(info.snd_ssthresh) };
     [
         (8, info.rto_us),
@@ -48,7 +48,9 @@ fn words(info: &Info) -> [(usize, u32); 29] {
         (16, info.snd_mss),
         (20, info.rcv_mss),
         (24, info.segments(info.unacked)),
+        (28, info.segments(info.sacked)),
         (32, info.segments(info.lost)),
+        (36, info.segments(info.retrans)),
         (44, info.last_data_sent_ms),
         (52, info.last_data_recv_ms),
         (56, info.last_ack_recv_ms),
@@ -59,7 +61,7 @@ fn words(info: &Info) -> [(usize, u32); 29] {
         (76, ssthresh),
         (80, info.snd_cwnd / info.snd_mss.max(1)),
         (84, info.advmss),
-        (88, REORDERING),
+        (88, info.reordering),
         (92, info.rcv_rtt_us),
         (96, info.rcv_space),
         (100, info.retrans_total),
@@ -69,14 +71,12 @@ fn words(info: &Info) -> [(usize, u32); 29] {
         (148, info.min_rtt_us),
         (152, info.data_segs_in),
         (156, info.data_segs_out),
+        (216, info.dsack_dups),
         (224, info.out_of_order),
         (228, info.snd_wnd),
         (232, info.rcv_wnd),
     ]
 }
-
-/// Linux's tcp_reordering, which is what a connection begins with.
-const REORDERING: u32 = 3;
 
 fn longs(info: &Info) -> [(usize, u64); 6] {
     [
@@ -121,7 +121,7 @@ mod tests {
         };
         assert_eq!(asked, Ok(0));
         let word = |bytes: &Bytes, at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
-        let ours = encode(&Info { snd_mss: 1, ..Info::default() });
+        let ours = encode(&Info { snd_mss: 1, reordering: 3, ..Info::default() });
         assert_eq!((kernel[0], word(&kernel, 76), word(&kernel, 88)), (1, SSTHRESH_INFINITE, word(&ours, 88)));
         assert_eq!(word(&kernel, 80), 10, "snd_cwnd is in segments");
         assert_eq!(kernel[112..120], ours[112..120], "max_pacing_rate");

@@ -155,7 +155,7 @@ impl Tcb {
         match self.recovery.phase {
             Phase::Loss => 4,
             Phase::Recovering => 3,
-            _ => u8::from(self.recovery.dupacks > 0),
+            _ => u8::from(self.recovery.dupacks > 0 || self.snd.board.sacked > 0),
         }
     }
 
