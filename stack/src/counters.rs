@@ -34,5 +34,10 @@ pub struct Counters {
     /// Times somebody slept waiting for this stack, and times the daemon ran it.
     pub sleeps: u64,
     pub daemon_runs: u64,
+    /// SYN-ACKs that carried a cookie, connections that one made, and acknowledgements that carried no cookie of ours
+    /// where one was looked for.
+    pub syn_cookies_sent: u64,
+    pub syn_cookies_accepted: u64,
+    pub syn_cookies_failed: u64,
     pub drops: DropCounters,
 }

@@ -89,8 +89,8 @@ impl Engine<'_> {
     fn handle_segment(&mut self, now: Instant, origin: &Origin, seg: &Segment, frame: FrameId) -> Result<Fate, Drop> {
         match self.lookup(&origin.flow) {
             Some(Entry::Connection(conn)) => self.arrive_at_connection(now, conn, origin, seg, frame),
-            Some(Entry::TimeWait(index)) => self.arrive_at_time_wait(now, index, origin, seg),
-            None => self.arrive_at_listener(now, origin, seg, None),
+            Some(Entry::TimeWait(index)) => self.arrive_at_time_wait(now, index, origin, seg, frame),
+            None => self.arrive_at_listener(now, origin, seg, frame, None),
         }
     }
 
@@ -109,17 +109,21 @@ impl Engine<'_> {
         }
         link.rx_queue = origin.queue;
         if link.queue == QUEUE_SYN && !seg.has(Flags::RST) && seg.has(Flags::ACK) {
-            let listener = link.listener;
-            if self.sockets[listener].is_accept_queue_full() {
-                return Err(Drop::AcceptQueueFull); // As Linux does: the SYN-ACK comes again, and so does this one.
-            }
+            self.admit_last_ack(now, conn, origin, seg)?;
         }
         let arrival = self.conns[conn].arrive(&mut context!(self, now), seg, frame);
         self.after(now, conn, arrival);
         Ok(Fate::Taken)
     }
 
-    fn arrive_at_time_wait(&mut self, now: Instant, index: u32, origin: &Origin, seg: &Segment) -> Result<Fate, Drop> {
+    fn arrive_at_time_wait(
+        &mut self,
+        now: Instant,
+        index: u32,
+        origin: &Origin,
+        seg: &Segment,
+        frame: FrameId,
+    ) -> Result<Fate, Drop> {
         match self.time_waits[index].arrive(now, &self.state.tunables, seg) {
             TimeWaitVerdict::Drop => Ok(Fate::Done),
             TimeWaitVerdict::Ack(control) => {
@@ -129,7 +133,7 @@ impl Engine<'_> {
             TimeWaitVerdict::Reuse { iss_above } => {
                 self.state.counters.time_wait_reused += 1;
                 self.end_time_wait(index);
-                self.arrive_at_listener(now, origin, seg, Some(iss_above))
+                self.arrive_at_listener(now, origin, seg, frame, Some(iss_above))
             }
             TimeWaitVerdict::Gone => {
                 self.end_time_wait(index);
@@ -144,6 +148,7 @@ impl Engine<'_> {
         now: Instant,
         origin: &Origin,
         seg: &Segment,
+        frame: FrameId,
         iss_above: Option<u32>,
     ) -> Result<Fate, Drop> {
         if !ip::is_possible_source(&origin.flow.remote.ip) {
@@ -160,6 +165,9 @@ impl Engine<'_> {
         match arrive_at_listen(seg) {
             ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, iss_above),
             ListenVerdict::Reset(reset) => {
+                if let Some(fate) = self.arrive_cookie(now, listener, origin, seg, frame)? {
+                    return Ok(fate);
+                }
                 self.reply_reset(origin, &reset);
                 Err(Drop::NoSocket)
             }

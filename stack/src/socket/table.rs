@@ -124,6 +124,8 @@ pub struct Socket {
     pub(crate) backlog: u32,
     pub(crate) syn_queue: Queue,
     pub(crate) accept_queue: Queue,
+    /// Until when acknowledgements may bring a SYN cookie back.
+    pub(crate) cookies_until: Instant,
 }
 
 const _: () = assert!(size_of::<Socket>() <= 192);
@@ -156,6 +158,7 @@ impl Socket {
             backlog: 0,
             syn_queue: Queue::EMPTY,
             accept_queue: Queue::EMPTY,
+            cookies_until: Instant::ZERO,
         }
     }
 }

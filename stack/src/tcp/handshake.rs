@@ -124,4 +124,9 @@ impl Tcb {
     pub(super) fn syn_seq(&self) -> Seq {
         self.snd.iss
     }
+
+    /// Whether a SYN-ACK went unanswered: who comes now may have its place.
+    pub fn is_half_open_stale(&self) -> bool {
+        self.state == State::SynReceived && self.timers.retransmits > 0
+    }
 }

@@ -7,7 +7,8 @@
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
 //! - `transmit.rs`: the one place where segments are made, out of what is owed;
 //! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
-//! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers;
+//! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers,
+//!   `cookie.rs`: those that stand for a SYN;
 //! - `tcb.rs`, `options.rs`, `links.rs`, `seq.rs`: the record of a connection and its vocabulary.
 //!
 //! A caller gives a segment, a deadline or a call to a [`Tcb`], reads the [`Events`] of the [`Arrival`], and then asks
@@ -17,6 +18,7 @@
 mod arrive;
 mod calls;
 mod congestion;
+mod cookie;
 mod fast_path;
 mod handshake;
 mod icmp;
@@ -44,6 +46,7 @@ use crate::wire::tcp::Control;
 
 pub use calls::Linger;
 pub use congestion::Algorithm;
+pub use cookie::{COOKIE_LIFE_US, make_cookie, read_cookie};
 pub use icmp::IcmpKind;
 pub use info::Info;
 pub use isn::{isn, ts_offset};

@@ -103,7 +103,6 @@ impl Tcb {
         mss: u16,
         options: &Options,
     ) -> Tcb {
-        cx.counters.passive_opens += 1;
         let mut tcb = Tcb::new(cx, State::SynReceived, flow, Seq(iss), ts_offset, mss, options);
         tcb.passive = true;
         tcb.learn_from_syn(cx, seg);

@@ -1,13 +1,15 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs without end; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
 
 mod bulk;
 mod chaos;
 mod farewell;
+mod flood;
 mod icmp;
 mod lifecycle;
 mod malformed;
 mod next_hop;
+mod raw;
 mod scarce;
 mod sockets;
 
