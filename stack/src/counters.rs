@@ -39,5 +39,12 @@ pub struct Counters {
     pub syn_cookies_sent: u64,
     pub syn_cookies_accepted: u64,
     pub syn_cookies_failed: u64,
+    /// Fast Open, client: SYN data taken, and not taken; server: SYN data taken, cookies that were wrong or came when no
+    /// more could be taken, cookies given.
+    pub fast_open_active: u64,
+    pub fast_open_active_failed: u64,
+    pub fast_open_passive: u64,
+    pub fast_open_passive_failed: u64,
+    pub fast_open_cookies_given: u64,
     pub drops: DropCounters,
 }

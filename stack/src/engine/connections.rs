@@ -61,6 +61,9 @@ impl Engine<'_> {
 
     /// False when the connection is gone.
     fn handle_events(&mut self, now: Instant, conn: u32, events: Events) -> bool {
+        if events.has_any(Events::CONNECTED | Events::CLOSED) {
+            self.settle_fast_open(now, conn, events);
+        }
         if events.has(Events::CONNECTED) {
             self.connected(conn);
         }

@@ -5,12 +5,13 @@
 //! - `state.rs`: what of a stack lives in shared memory, and how it starts;
 //! - `receive.rs`: a frame's way to its connection or listener;
 //! - `connections.rs`: what becomes of connections: events, lists, timers, the end; `flows.rs`: finding them;
-//! - `time_waits.rs`: the records of those that closed first;
+//! - `destinations.rs`: what is remembered of peers; `time_waits.rs`: the records of those that closed first;
 //! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection;
 //! - `farewell.rs`: RSTs for the peers of a stack that has to start over.
 
 mod connections;
 mod control;
+mod destinations;
 mod farewell;
 mod flows;
 mod receive;

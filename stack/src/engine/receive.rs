@@ -163,7 +163,7 @@ impl Engine<'_> {
             return Err(Drop::NoSocket);
         };
         match arrive_at_listen(seg) {
-            ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, iss_above),
+            ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, frame, iss_above),
             ListenVerdict::Reset(reset) => {
                 if let Some(fate) = self.arrive_cookie(now, listener, origin, seg, frame)? {
                     return Ok(fate);

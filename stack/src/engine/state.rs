@@ -1,12 +1,13 @@
 //! What of a stack lives in shared memory besides its slabs: fixed size, valid when zeroed, usable after `init`.
 
 use super::control::ControlRing;
+use super::destinations::Destinations;
 use crate::addr::Mac;
 use crate::buf::FreeList;
 use crate::counters::Counters;
 use crate::ip::tables::NetTables;
 use crate::slab::{NONE, SlabState};
-use crate::socket::{LISTENER_BUCKETS, PortBlocks};
+use crate::socket::{EarlyCount, LISTENER_BUCKETS, PortBlocks};
 use crate::time::Instant;
 use crate::timer_wheel::TimerWheel;
 use crate::tunables::Tunables;
@@ -89,6 +90,8 @@ pub(crate) struct Core {
     pub(crate) control: ControlRing,
     pub(crate) wheel: TimerWheel,
     pub(crate) net: NetTables,
+    pub(crate) early: EarlyCount,
+    pub(crate) destinations: Destinations,
 }
 
 impl StackState {
@@ -128,6 +131,8 @@ impl Default for Core {
             control: ControlRing::default(),
             wheel: TimerWheel::default(),
             net: NetTables::default(),
+            early: EarlyCount::default(),
+            destinations: Destinations::default(),
         }
     }
 }
@@ -155,6 +160,8 @@ impl Core {
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();
+        self.early = EarlyCount::default();
+        self.destinations = Destinations::default();
         self.wheel.clear();
     }
 }

@@ -1,6 +1,6 @@
 //! Socket options, by name and as the `int` that setsockopt and getsockopt carry.
 
-use super::{Errno, SocketId};
+use super::{Errno, SocketId, fast_open};
 use crate::engine::{Engine, context};
 use crate::slab::NONE;
 use crate::tcp::{self, State, Tcb};
@@ -28,6 +28,11 @@ pub enum SocketOption {
     ReceiveBuffer,
     /// SO_RCVLOWAT.
     ReceiveLowat,
+    /// TCP_FASTOPEN of a listener: how many connections may be early.
+    FastOpen,
+    /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE: 0 or 1.
+    FastOpenConnect,
+    FastOpenNoCookie,
     /// Not kept: setting it acknowledges at once; it tells whether acknowledgements wait for data.
     QuickAck,
 }
@@ -55,6 +60,12 @@ impl Engine<'_> {
         if option == SocketOption::ReceiveLowat {
             self.sockets[index].rcvlowat = value.max(1) as u32;
             return Ok(());
+        }
+        match option {
+            SocketOption::FastOpen => return self.set_fast_open_queue(s, value),
+            SocketOption::FastOpenConnect => return self.set_fast_open_flag(index, fast_open::ON_CONNECT, value),
+            SocketOption::FastOpenNoCookie => return self.set_fast_open_flag(index, fast_open::NO_COOKIE, value),
+            _ => {}
         }
         let mut options = self.sockets[index].options;
         set(&mut options, option, value)?;
@@ -103,6 +114,9 @@ impl Engine<'_> {
             SocketOption::SendBuffer => options.sndbuf_bytes,
             SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
             SocketOption::ReceiveLowat => socket.rcvlowat,
+            SocketOption::FastOpen => u32::from(socket.fast_open_qlen),
+            SocketOption::FastOpenConnect => u32::from(socket.fast_open & fast_open::ON_CONNECT != 0),
+            SocketOption::FastOpenNoCookie => u32::from(socket.fast_open & fast_open::NO_COOKIE != 0),
             SocketOption::QuickAck => conn.is_none_or(Tcb::acknowledges_quickly).into(),
         };
         Ok(value.min(i32::MAX as u32) as i32)
@@ -144,7 +158,11 @@ fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(
         SocketOption::MaxSegment => options.mss_clamp = checked(value, MSS_MIN, MSS_MAX)? as u16,
         SocketOption::SendBuffer => options.sndbuf_bytes = buffer(value, SNDBUF_MIN),
         SocketOption::ReceiveBuffer => options.rcvbuf_bytes = buffer(value, RCVBUF_MIN),
-        SocketOption::ReceiveLowat | SocketOption::QuickAck => {}
+        SocketOption::ReceiveLowat
+        | SocketOption::QuickAck
+        | SocketOption::FastOpen
+        | SocketOption::FastOpenConnect
+        | SocketOption::FastOpenNoCookie => {}
     }
     Ok(())
 }

@@ -42,7 +42,8 @@ fn is_opening(state: State) -> bool {
 }
 
 impl Engine<'_> {
-    /// connect(): EINPROGRESS, and the SYN is on its way. `local` is what the socket is bound to; its address or port
+    /// connect(): EINPROGRESS, and the SYN is on its way; or Ok, and the SYN waits for the first write, to carry it (Fast
+    /// Open, TCP_FASTOPEN_CONNECT). `local` is what the socket is bound to; its address or port
     /// may be unspecified. Called again: EALREADY while under way, then once the outcome, then EISCONN.
     pub fn connect(
         &mut self,
@@ -51,14 +52,36 @@ impl Engine<'_> {
         local: Option<Endpoint>,
         remote: Endpoint,
     ) -> Result<(), Errno> {
+        let Some(index) = self.may_connect(now, s)? else { return Ok(()) };
+        let conn = self.open_connection(now, index, local, remote, false)?;
+        if self.conns[conn].is_deferred() {
+            self.sockets[index].progress = Progress::Connected;
+            return Ok(());
+        }
+        Err(Errno::EINPROGRESS)
+    }
+
+    /// The slot of a socket that may connect; `None` when it has, and this call is the one to be told.
+    pub(super) fn may_connect(&mut self, now: Instant, s: SocketId) -> Result<Option<u32>, Errno> {
         let index = self.slot(s)?;
         let socket = &self.sockets[index];
         match (socket.kind, socket.progress) {
-            (Kind::Stream, Progress::Unconnected) => {}
-            (Kind::Stream, Progress::Connecting) if self.is_connecting(index) => return Err(Errno::EALREADY),
-            (Kind::Stream, Progress::Connecting) => return self.finish_connect(now, index),
-            _ => return Err(Errno::EISCONN),
+            (Kind::Stream, Progress::Unconnected) => Ok(Some(index)),
+            (Kind::Stream, Progress::Connecting) if self.is_connecting(index) => Err(Errno::EALREADY),
+            (Kind::Stream, Progress::Connecting) => self.finish_connect(now, index).map(|()| None),
+            _ => Err(Errno::EISCONN),
         }
+    }
+
+    /// A new connection for a socket, its SYN on its way, or waiting for data (Fast Open, `is_fast` or by option).
+    pub(super) fn open_connection(
+        &mut self,
+        now: Instant,
+        index: u32,
+        local: Option<Endpoint>,
+        remote: Endpoint,
+        is_fast: bool,
+    ) -> Result<u32, Errno> {
         let flow = self.choose_flow(local.unwrap_or_default(), remote)?;
         let (secret, options) = (self.state.config.isn_secret, self.sockets[index].options);
         let (iss, offset) = (isn(&secret, &flow, now), ts_offset(&secret, &flow));
@@ -68,11 +91,14 @@ impl Engine<'_> {
         }
         let mut tcb = Tcb::connect(&mut context!(self, now), flow, iss, offset, mss, &options);
         tcb.link.socket = index;
+        if let Some(opening) = self.plan_opening(now, index, &remote.ip, is_fast) {
+            Engine::begin_fast(&mut tcb, &opening);
+        }
         let conn = self.adopt(now, tcb).ok_or(Errno::ENOBUFS)?;
         self.attach(index, conn);
         let socket = &mut self.sockets[index];
         (socket.progress, socket.error, socket.local) = (Progress::Connecting, Errno::default(), flow.local);
-        Err(Errno::EINPROGRESS)
+        Ok(conn)
     }
 
     /// The flow of a new connection: source address by route, local port from the stack's blocks.

@@ -50,6 +50,7 @@ impl Engine<'_> {
         listener: u32,
         origin: &Origin,
         seg: &Segment,
+        frame: FrameId,
         iss_above: Option<u32>,
     ) -> Result<Fate, Drop> {
         if let Admission::Cookie = self.admit(now, listener, iss_above.is_some())? {
@@ -58,10 +59,17 @@ impl Engine<'_> {
         }
         let (flow, secret) = (origin.flow, self.state.config.isn_secret);
         let iss = iss_above.unwrap_or_else(|| isn(&secret, &flow, now));
-        let tcb = self.half_open(now, listener, origin, seg, iss);
+        let grant = self.grant_fast_open(now, listener, &flow, seg);
+        let mut tcb = self.half_open(now, listener, origin, seg, iss);
+        if let Some(cookie) = grant.cookie {
+            tcb.grant_cookie(cookie);
+        }
         let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
         self.state.counters.passive_opens += 1;
         push(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
+        if grant.is_early {
+            return self.open_early(now, conn, seg, frame);
+        }
         Ok(Fate::Done)
     }
 

@@ -25,7 +25,8 @@ impl Tcb {
         if !self.may_send() {
             return 0;
         }
-        let wanted = data.len().min(self.send_room(cx.frames) as usize);
+        let room = if self.is_deferred() { u32::from(self.snd.mss) } else { u32::MAX };
+        let wanted = data.len().min(self.send_room(cx.frames).min(room) as usize);
         let mut left = &data[..wanted];
         if let Some((tail, room)) = self.snd.tail_room(cx.frames) {
             let n = room.min(left.len());
@@ -47,6 +48,9 @@ impl Tcb {
         }
         let written = wanted - left.len();
         self.wants_room |= written < data.len() || !self.is_writable(cx.frames);
+        if written > 0 {
+            self.end_deferral(cx);
+        }
         self.arm_persist(cx);
         written
     }
@@ -160,7 +164,7 @@ impl Tcb {
 
     /// Whether more may be written: the connection stands and was not shut for sending.
     pub fn may_send(&self) -> bool {
-        self.state().may_send() && !self.is_send_shutdown()
+        (self.state().may_send() || self.is_early() || self.is_deferred()) && !self.is_send_shutdown()
     }
 
     /// Whether more may come: the peer's FIN was not reached, and the application did not shut the receiving side.

@@ -18,7 +18,7 @@ impl Tcb {
     ) -> Result<Events, Stop> {
         // First, ACK: it can only be for our SYN.
         let acks_syn = seg.has(Flags::ACK);
-        if acks_syn && seg.ack != self.snd.nxt {
+        if acks_syn && !self.acks_our_syn(seg) {
             return Err(Stop::Refuse(Drop::AckInvalid));
         }
         // Second, RST: believed when it acknowledges our SYN.
@@ -37,7 +37,7 @@ impl Tcb {
             cx.frames.release(frame);
             return Ok(Events::NONE);
         }
-        let events = self.synchronize(cx, seg);
+        let events = self.synchronize(cx, seg) | self.settle_syn_data(cx, seg);
         self.owed.add(Owed::ACK);
         // "If there are other controls or text in the segment, continue at the sixth step."
         let rest = without_syn(seg);
@@ -76,17 +76,18 @@ impl Tcb {
     fn fifth_ack_of_syn(&self, seg: &Segment) -> Step {
         match seg.has(Flags::ACK) {
             false => Err(Stop::Drop(Drop::NoAck)),
-            true if seg.ack != self.snd.nxt => Err(Stop::Refuse(Drop::AckInvalid)),
+            true if !self.acks_our_syn(seg) => Err(Stop::Refuse(Drop::AckInvalid)),
             true => Ok(()),
         }
     }
 
     /// Our SYN is acknowledged and theirs is here: ESTABLISHED, and what follows from it.
     fn synchronize(&mut self, cx: &mut Context<'_, '_>, seg: &Segment) -> Events {
+        let is_unmeasured = self.is_handshake_unmeasured();
         let was_resent = self.timers.retransmits > 0;
         let sent_at = self.snd.last_sent_at;
-        let from_syn =
-            (!was_resent && sent_at.is_set()).then(|| cx.now.since_us(sent_at).min(u64::from(u32::MAX)) as u32);
+        let from_syn = (!was_resent && sent_at.is_set() && !is_unmeasured)
+            .then(|| cx.now.since_us(sent_at).min(u64::from(u32::MAX)) as u32);
         self.take_rtt(cx, from_syn, seg.options.timestamp.map(|(_, echo)| echo), cx.now);
         if was_resent {
             self.rtt.distrust();
@@ -95,7 +96,7 @@ impl Tcb {
             self.congestion.distrust(u32::from(self.snd.mss));
         }
         self.owed.remove(Owed::SYN);
-        self.snd.una = self.snd.nxt;
+        self.snd.una = self.snd.iss + 1;
         self.timers.note_progress();
         self.timers.backoff = 0;
         self.timers.stop_retransmit();
@@ -103,6 +104,10 @@ impl Tcb {
         self.snd.wnd = u32::from(seg.window) << shift;
         self.snd.max_wnd = self.snd.wnd;
         (self.snd.wl1, self.snd.wl2) = (seg.seq, seg.ack);
+        if self.snd.flight() > 0 {
+            // Data went before the handshake was complete.
+            self.timers.arm_retransmit(cx.now, self.rto_us(cx));
+        }
         let mut events = self.transit(cx, Event::Synchronized) | Events::CONNECTED | Events::WRITABLE;
         if self.snd.fin != super::sender::Fin::None {
             events |= self.transit(cx, Event::Close);
@@ -115,11 +120,16 @@ impl Tcb {
 }
 
 /// The segment without its SYN: what is behind it.
-fn without_syn(seg: &Segment) -> Segment {
+pub(super) fn without_syn(seg: &Segment) -> Segment {
     Segment { seq: seg.seq + 1, flags: seg.flags.without(Flags::SYN), ..*seg }
 }
 
 impl Tcb {
+    /// An acknowledgement of our SYN, and perhaps of data that went with it or soon after.
+    fn acks_our_syn(&self, seg: &Segment) -> bool {
+        seg.ack.is_after(self.snd.iss) && !seg.ack.is_after(self.snd.nxt)
+    }
+
     /// The sequence number of our SYN.
     pub(super) fn syn_seq(&self) -> Seq {
         self.snd.iss

@@ -61,10 +61,15 @@ impl Tcb {
         self.snd.wire_mss = mss;
         self.settle_mss();
         if self.state.is_synchronized() {
-            self.snd.mark_lost_above(cx.frames, self.snd.mss);
-            if self.snd.lost > 0 && self.recovery.phase == Phase::Open {
-                self.recovery.retransmit_now = true;
-            }
+            self.resend_longer_than(cx, self.snd.mss);
+        }
+    }
+
+    /// What is in flight in segments of more than `len` octets goes again, and not because the network is congested.
+    pub(super) fn resend_longer_than(&mut self, cx: &mut Context<'_, '_>, len: u16) {
+        self.snd.mark_lost_above(cx.frames, len);
+        if self.snd.lost > 0 && self.recovery.phase == Phase::Open {
+            self.recovery.retransmit_now = true;
         }
     }
 }

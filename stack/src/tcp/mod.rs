@@ -2,6 +2,7 @@
 //!
 //! Read `state.rs` (the table), then `arrive.rs` (the RFC's eight steps), then any step. In the order a segment travels:
 //! - `listen.rs`, `handshake.rs`, `arrive.rs`: the three parts of RFC 9293 §3.10.7, SEGMENT ARRIVES;
+//! - `fast_open.rs`: data on the SYN;
 //! - `fast_path.rs`: one guard in front of the steps, for the segments that nearly all are;
 //! - `receiver.rs`: RCV: reassembly, the window we offer, what acknowledgement is owed;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
@@ -19,6 +20,7 @@ mod arrive;
 mod calls;
 mod congestion;
 mod cookie;
+mod fast_open;
 mod fast_path;
 mod handshake;
 mod icmp;
@@ -47,6 +49,7 @@ use crate::wire::tcp::Control;
 pub use calls::Linger;
 pub use congestion::Algorithm;
 pub use cookie::{COOKIE_LIFE_US, make_cookie, read_cookie};
+pub use fast_open::{FastOpenLesson, fast_open_cookie};
 pub use icmp::IcmpKind;
 pub use info::Info;
 pub use isn::{isn, ts_offset};

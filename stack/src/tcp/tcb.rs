@@ -1,6 +1,7 @@
 //! The record of one connection: RFC 9293's transmission control block, and the two ways it begins and the one it ends.
 
 use super::congestion::Congestion;
+use super::fast_open::FastOpen;
 use super::receiver::Receiver;
 use super::recovery::{Recovery, Rtt};
 use super::sender::Sender;
@@ -64,6 +65,7 @@ pub struct Tcb {
     pub(super) recovery: Recovery,
     pub(super) rtt: Rtt,
     pub(super) ts: Timestamps,
+    pub(super) fast_open: FastOpen,
     pub(super) options: Options,
     flow: Flow,
     pub(super) state: State,
@@ -129,6 +131,7 @@ impl Tcb {
             recovery: Recovery::new(iss),
             rtt: Rtt::new(cx.tunables),
             ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
+            fast_open: FastOpen::default(),
             options: *options,
             flow,
             state,

@@ -144,6 +144,7 @@ impl Tcb {
         if u32::from(self.timers.retransmits) >= limit || user_timeout_us != 0 && stalled >= user_timeout_us {
             return self.give_up(cx);
         }
+        self.fast_open.note_timeout();
         self.back_off(cx);
         self.owed.add(Owed::SYN);
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));

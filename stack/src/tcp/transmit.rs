@@ -74,11 +74,21 @@ impl Tcb {
 
     fn send_syn(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
         let flags = if self.state == State::SynSent { Flags::SYN } else { Flags::SYN | Flags::ACK };
-        let segment = self.send_empty(cx, self.syn_seq(), flags)?;
+        let segment = match self.send_syn_data(cx) {
+            Some(segment) => segment,
+            None => self.send_empty(cx, self.syn_seq(), flags)?,
+        };
         self.owed.remove(Owed::SYN);
         self.snd.last_sent_at = cx.now;
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Some(segment)
+    }
+
+    /// A SYN in front of a frame of the send queue.
+    pub(super) fn send_on_syn(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Outgoing {
+        let (payload_off, payload_len) = (cx.frames.meta(id).off, cx.frames.meta(id).len);
+        let (seq, flags) = (self.syn_seq(), Flags::SYN);
+        self.build(cx, &Content { frame: id, seq, flags, payload_off, payload_len, keep: true })
     }
 
     fn send_again(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
@@ -175,6 +185,7 @@ impl Tcb {
             window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
             timestamp: self.ts.option(cx.now),
             sack_permitted: is_syn && self.sack,
+            fast_open: if is_syn { self.fast_open.option(self.timers.retransmits) } else { None },
             ..Header::default()
         };
         let header_len = header.len() as u16;

@@ -1,9 +1,10 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs without end; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs without end; `fast_open`: data on them; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
 
 mod bulk;
 mod chaos;
 mod farewell;
+mod fast_open;
 mod flood;
 mod icmp;
 mod lifecycle;
