@@ -46,5 +46,8 @@ pub struct Counters {
     pub fast_open_passive: u64,
     pub fast_open_passive_failed: u64,
     pub fast_open_cookies_given: u64,
+    /// Times that full segments seemed to vanish, and probes for a larger size (RFC 4821).
+    pub mtu_black_holes: u64,
+    pub mtu_probes: u64,
     pub drops: DropCounters,
 }

@@ -181,15 +181,23 @@ impl Engine<'_> {
 
     fn handle_icmp(&mut self, now: Instant, error: icmp::Error) -> Result<Fate, Drop> {
         let Some(Entry::Connection(conn)) = self.lookup(&error.flow) else { return Err(Drop::IcmpNoFlow) };
+        let is_v4 = error.flow.remote.ip.is_v4();
         let kind = match error.kind {
             icmp::Kind::NetUnreachable => IcmpKind::NetUnreachable,
             icmp::Kind::HostUnreachable => IcmpKind::HostUnreachable,
             icmp::Kind::PortUnreachable => IcmpKind::PortUnreachable,
-            icmp::Kind::ProtocolUnreachable => IcmpKind::ProtocolUnreachable,
+            icmp::Kind::ProtocolUnreachable if is_v4 => IcmpKind::ProtocolUnreachable,
             icmp::Kind::TooBig { mtu } => IcmpKind::TooBig { mtu },
-            icmp::Kind::Prohibited | icmp::Kind::TimeExceeded | icmp::Kind::ParameterProblem => IcmpKind::Other,
+            icmp::Kind::Prohibited if !is_v4 => IcmpKind::Prohibited,
+            icmp::Kind::Prohibited | icmp::Kind::TimeExceeded => IcmpKind::HostUnreachable,
+            icmp::Kind::ProtocolUnreachable | icmp::Kind::ParameterProblem => IcmpKind::ParameterProblem,
         };
+        let before = self.conns[conn].path_mtu();
         let arrival = self.conns[conn].handle_icmp(&mut context!(self, now), kind, Seq(error.seq));
+        let mtu = self.conns[conn].path_mtu();
+        if mtu < before {
+            self.state.destinations.note_path_mtu(&error.flow.remote.ip, mtu, now);
+        }
         self.after(now, conn, arrival);
         Ok(Fate::Done)
     }

@@ -151,6 +151,13 @@ impl Engine<'_> {
         }
     }
 
+    /// A new connection starts with what its path is known to carry.
+    pub(super) fn limit_path_of(&self, now: Instant, tcb: &mut Tcb) {
+        if let Some(mtu) = self.state.destinations.path_mtu(&tcb.flow().remote.ip, now) {
+            tcb.limit_path(u32::from(mtu));
+        }
+    }
+
     /// What a segment to or from this address may carry on our device.
     pub(crate) fn mss_towards(&self, remote: &Ip) -> u16 {
         let headers = crate::ip::header_len(remote) as u16 + 20;

@@ -27,6 +27,9 @@ impl From<TcpError> for Errno {
             TcpError::HostUnreachable => Errno::EHOSTUNREACH,
             TcpError::NetUnreachable => Errno::ENETUNREACH,
             TcpError::Pipe => Errno::EPIPE,
+            TcpError::NoProtocol => Errno::ENOPROTOOPT,
+            TcpError::Protocol => Errno::EPROTO,
+            TcpError::Forbidden => Errno::EACCES,
         }
     }
 }
@@ -91,6 +94,7 @@ impl Engine<'_> {
         }
         let mut tcb = Tcb::connect(&mut context!(self, now), flow, iss, offset, mss, &options);
         tcb.link.socket = index;
+        self.limit_path_of(now, &mut tcb);
         if let Some(opening) = self.plan_opening(now, index, &remote.ip, is_fast) {
             Engine::begin_fast(&mut tcb, &opening);
         }

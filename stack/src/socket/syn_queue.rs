@@ -114,6 +114,7 @@ impl Engine<'_> {
         let offset = ts_offset(&self.state.config.isn_secret, &flow);
         let mss = self.mss_towards(&flow.remote.ip);
         let mut tcb = Tcb::accept_syn(&mut context!(self, now), flow, seg, iss, offset, mss, &options);
+        self.limit_path_of(now, &mut tcb);
         (tcb.link.peer_mac, tcb.link.rx_queue) = (origin.mac, origin.queue);
         (tcb.link.listener, tcb.link.queue) = (listener, QUEUE_SYN);
         tcb

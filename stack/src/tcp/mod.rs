@@ -7,7 +7,8 @@
 //! - `receiver.rs`: RCV: reassembly, the window we offer, what acknowledgement is owed;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
 //! - `transmit.rs`: the one place where segments are made, out of what is owed;
-//! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
+//! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says,
+//!   `path_mtu.rs`: how long its packets may be;
 //! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers,
 //!   `cookie.rs`: those that stand for a SYN;
 //! - `tcb.rs`, `options.rs`, `links.rs`, `seq.rs`: the record of a connection and its vocabulary.
@@ -29,6 +30,7 @@ mod isn;
 mod links;
 mod listen;
 mod options;
+mod path_mtu;
 mod receiver;
 mod recovery;
 mod sender;
@@ -152,13 +154,19 @@ pub enum TcpError {
     NetUnreachable,
     /// RST after the peer's FIN: EPIPE, as Linux reports it.
     Pipe,
+    /// ICMP: protocol unreachable, ENOPROTOOPT; parameter problem, EPROTO; prohibited (IPv6), EACCES.
+    NoProtocol,
+    Protocol,
+    Forbidden,
 }
 
 impl TcpError {
     /// From the byte a [`Tcb`] keeps; 0 is no error.
     fn from_code(code: u8) -> Option<TcpError> {
         use TcpError::*;
-        [Reset, Refused, TimedOut, HostUnreachable, NetUnreachable, Pipe].into_iter().find(|&e| e as u8 == code)
+        [Reset, Refused, TimedOut, HostUnreachable, NetUnreachable, Pipe, NoProtocol, Protocol, Forbidden]
+            .into_iter()
+            .find(|&e| e as u8 == code)
     }
 }
 

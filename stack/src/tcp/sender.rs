@@ -260,6 +260,25 @@ impl Sender {
         true
     }
 
+    /// Fills the first unsent frame with octets of those behind it, until it carries `size`. False: they do not suffice, or
+    /// there is no frame; what there is may have moved between frames, but not in the order of octets.
+    pub(super) fn fill_first_unsent(&mut self, frames: &mut Frames<'_>, size: u16) -> bool {
+        let first = self.next_unsent;
+        while first != NONE && frames.meta(first).len < size {
+            let missing = size - frames.meta(first).len;
+            let Some(next) = self.queue.next(frames, first) else { return false };
+            let len = frames.meta(next).len;
+            if frames.tail_room(first) < usize::from(missing) || len > missing && !self.split(frames, next, missing) {
+                return false;
+            }
+            frames.append(first, next);
+            self.queue.remove_after(frames, Some(first));
+            self.queue.grew(u32::from(len.min(missing)));
+            frames.release(next);
+        }
+        first != NONE && frames.meta(first).len == size
+    }
+
     /// Takes off the queue what `ack` covers, and gives the frames back. Returns the round-trip time of the newest of them,
     /// unless one was sent again: then that one may have been what the acknowledgement waited for (Karn's rule).
     fn release_until(&mut self, frames: &mut Frames<'_>, ack: Seq, now: Instant) -> Option<u32> {
@@ -344,6 +363,7 @@ impl Tcb {
         self.snd.una = ack;
         self.snd.bytes_acked += u64::from(acked);
         self.snd.ring_busy = false;
+        self.forget_soft_error();
         self.timers.note_progress();
         self.take_rtt(cx, rtt_us, echo, cx.now);
         let timer = self.recover_on_ack(cx, acked, flight);

@@ -2,6 +2,7 @@
 
 use super::congestion::Congestion;
 use super::fast_open::FastOpen;
+use super::path_mtu::PathMtu;
 use super::receiver::Receiver;
 use super::recovery::{Recovery, Rtt};
 use super::sender::Sender;
@@ -66,6 +67,7 @@ pub struct Tcb {
     pub(super) rtt: Rtt,
     pub(super) ts: Timestamps,
     pub(super) fast_open: FastOpen,
+    pub(super) path: PathMtu,
     pub(super) options: Options,
     flow: Flow,
     pub(super) state: State,
@@ -132,6 +134,7 @@ impl Tcb {
             rtt: Rtt::new(cx.tunables),
             ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
             fast_open: FastOpen::default(),
+            path: PathMtu::UNKNOWN,
             options: *options,
             flow,
             state,
@@ -157,8 +160,7 @@ impl Tcb {
         self.ts.agree(options.timestamp, cx.now);
         self.snd.shift = if self.rcv.scaling { options.window_scale.unwrap_or(0) } else { 0 };
         // RFC 9293 §3.7.1: without the option, 536. Linux's floor keeps a hostile peer from one-byte segments.
-        self.snd.wire_mss = options.mss.unwrap_or(536).clamp(64, self.rcv.own_mss.max(64));
-        self.settle_mss();
+        self.settle_path(cx, options.mss.unwrap_or(536).clamp(64, self.rcv.own_mss.max(64)));
         self.congestion = Congestion::new(self.options.congestion, u32::from(self.snd.mss));
         // The window field of a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(seg.window);
@@ -207,6 +209,12 @@ impl Tcb {
 
     pub(super) fn note_soft_error(&mut self, error: TcpError) {
         self.soft_error = error as u8;
+    }
+
+    /// The peer answers: whatever a router said is over.
+    #[inline]
+    pub(super) fn forget_soft_error(&mut self) {
+        self.soft_error = 0;
     }
 
     pub(super) fn soft_error(&self) -> Option<TcpError> {

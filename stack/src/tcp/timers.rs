@@ -166,6 +166,7 @@ impl Tcb {
             return Events::NONE;
         }
         cx.counters.rto_expiries += 1;
+        self.suspect_black_hole(cx);
         self.recover_on_timeout(cx, self.timers.retransmits == 0);
         self.back_off(cx);
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
@@ -208,6 +209,17 @@ impl Tcb {
         cx.counters.retransmits += u64::from(!self.state.is_synchronized());
         self.timers.retransmits = self.timers.retransmits.saturating_add(1);
         self.timers.backoff = self.timers.backoff.saturating_add(1);
+    }
+
+    /// A router said that there is no way just now: the timeout does not show congestion, so the doubling is taken back
+    /// (RFC 6069 §4), and what is at SND.UNA goes again sooner.
+    pub(super) fn revert_backoff(&mut self, cx: &Context<'_, '_>) {
+        let is_waiting = self.timers.retransmit_at.is_set() && self.timers.waiting == Waiting::Acknowledgement;
+        if is_waiting && self.timers.retransmits > 0 && self.timers.backoff > 0 {
+            self.timers.backoff -= 1;
+            let at = self.snd.last_sent_at.after_us(self.rto_us(cx));
+            self.timers.retransmit_at = at.max(cx.now).min(self.timers.retransmit_at);
+        }
     }
 
     /// Nobody answers. A router may have said why.

@@ -98,7 +98,11 @@ impl Tcb {
             self.timers.arm_retransmit(cx.now, RING_BUSY_RETRY_US);
             return None;
         }
-        if cx.frames.meta(id).len > self.snd.mss && !self.snd.split(cx.frames, id, self.snd.mss) {
+        let len = cx.frames.meta(id).len;
+        if len > self.snd.mss {
+            self.note_probe_lost(len);
+        }
+        if len > self.snd.mss && !self.snd.split(cx.frames, id, self.snd.mss) {
             self.retry_without_frame(cx);
             return None;
         }
@@ -110,6 +114,7 @@ impl Tcb {
     }
 
     fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
+        let n = self.prepare_probe(cx, n);
         let id = self.snd.next_unsent()?;
         if u32::from(cx.frames.meta(id).len) > n && !self.snd.split(cx.frames, id, n as u16) {
             self.retry_without_frame(cx);
