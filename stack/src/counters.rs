@@ -49,5 +49,7 @@ pub struct Counters {
     /// Times that full segments seemed to vanish, and probes for a larger size (RFC 4821).
     pub mtu_black_holes: u64,
     pub mtu_probes: u64,
+    /// TIME-WAITs that made room for newer ones before their time.
+    pub time_wait_overflows: u64,
     pub drops: DropCounters,
 }

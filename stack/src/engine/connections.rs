@@ -2,6 +2,7 @@
 
 use super::flows::Entry;
 use super::{Engine, context};
+use crate::drops::Drop;
 use crate::slab::{NONE, Slab};
 use crate::socket::readiness::{ANY, IN, OUT};
 use crate::tcp::{Arrival, Events, Linger, Links, State, Tcb};
@@ -61,6 +62,10 @@ impl Engine<'_> {
 
     /// False when the connection is gone.
     fn handle_events(&mut self, now: Instant, conn: u32, events: Events) -> bool {
+        if events.has(Events::CHALLENGE) && !self.may_challenge(now) {
+            self.state.counters.drops.count(Drop::ChallengeLimitedStack);
+            self.conns[conn].withdraw_challenge();
+        }
         if events.has_any(Events::CONNECTED | Events::CLOSED) {
             self.settle_fast_open(now, conn, events);
         }
@@ -82,7 +87,7 @@ impl Engine<'_> {
 
     /// Readiness as Linux announces it: data and room by their own bits, everything else by all of them.
     fn tell_socket(&mut self, socket: u32, conn: u32, events: Events) {
-        let quiet = Events::READABLE | Events::WRITABLE;
+        let quiet = Events::READABLE | Events::WRITABLE | Events::CHALLENGE;
         let mut bits = if events.0 & !quiet.0 != 0 { ANY } else { 0 };
         if events.has(Events::READABLE) {
             bits |= IN;

@@ -1,5 +1,6 @@
 //! What of a stack lives in shared memory besides its slabs: fixed size, valid when zeroed, usable after `init`.
 
+use super::challenges::ChallengeBudget;
 use super::control::ControlRing;
 use super::destinations::Destinations;
 use crate::addr::Mac;
@@ -91,6 +92,7 @@ pub(crate) struct Core {
     pub(crate) wheel: TimerWheel,
     pub(crate) net: NetTables,
     pub(crate) early: EarlyCount,
+    pub(crate) challenges: ChallengeBudget,
     pub(crate) destinations: Destinations,
 }
 
@@ -132,6 +134,7 @@ impl Default for Core {
             wheel: TimerWheel::default(),
             net: NetTables::default(),
             early: EarlyCount::default(),
+            challenges: ChallengeBudget::default(),
             destinations: Destinations::default(),
         }
     }

@@ -4,7 +4,7 @@ use super::{Errno, SocketId, fast_open};
 use crate::engine::{Engine, context};
 use crate::slab::NONE;
 use crate::tcp::{self, State, Tcb};
-use crate::time::Instant;
+use crate::time::{Instant, MS};
 
 /// The options that the engine itself minds. All others are the shadow socket's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +33,9 @@ pub enum SocketOption {
     /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE: 0 or 1.
     FastOpenConnect,
     FastOpenNoCookie,
+    /// TCP_DEFER_ACCEPT, in seconds; TCP_SYNCNT.
+    DeferAccept,
+    SynCount,
     /// Not kept: setting it acknowledges at once; it tells whether acknowledgements wait for data.
     QuickAck,
 }
@@ -43,6 +46,8 @@ const MSS_MIN: i32 = 88;
 const MSS_MAX: i32 = 32_767;
 const SNDBUF_MIN: u32 = 4_608;
 const RCVBUF_MIN: u32 = 2_304;
+const FIN_TIMEOUT_MAX_MS: u32 = 120_000;
+const RTO_MAX_S: u32 = 120;
 const BUFFER_MAX: u32 = 64 << 20;
 
 fn checked(value: i32, min: i32, max: i32) -> Result<u32, Errno> {
@@ -68,7 +73,8 @@ impl Engine<'_> {
             _ => {}
         }
         let mut options = self.sockets[index].options;
-        set(&mut options, option, value)?;
+        let fin_timeout_ms = (self.state.tunables.fin_timeout_us / MS).min(u64::from(FIN_TIMEOUT_MAX_MS)) as u32;
+        set(&mut options, option, value, fin_timeout_ms)?;
         self.sockets[index].options = options;
         let conn = self.sockets[index].conn;
         if conn == NONE {
@@ -82,7 +88,7 @@ impl Engine<'_> {
             SocketOption::ReceiveBuffer => tcb.set_receive_buffer(buffer(value, RCVBUF_MIN)),
             SocketOption::QuickAck if value != 0 => tcb.acknowledge_now(),
             SocketOption::QuickAck => {}
-            _ => set(tcb.options_mut(), option, value)?,
+            _ => set(tcb.options_mut(), option, value, fin_timeout_ms)?,
         }
         if matches!(option, SocketOption::KeepIdle | SocketOption::KeepInterval) && self.conns[conn].options().keepalive
         {
@@ -109,7 +115,11 @@ impl Engine<'_> {
             SocketOption::KeepInterval => options.keepalive_intvl_ms / 1000,
             SocketOption::KeepCount => u32::from(options.keepalive_probes),
             SocketOption::UserTimeout => options.user_timeout_ms,
+            SocketOption::FinTimeout if options.fin_timeout_ms == tcp::Options::NO_FIN_WAIT => return Ok(-1),
             SocketOption::FinTimeout => options.fin_timeout_ms / 1000,
+            SocketOption::DeferAccept => seconds_of(options.defer_accept),
+            SocketOption::SynCount if options.syn_retries == 0 => self.state.tunables.syn_retries,
+            SocketOption::SynCount => u32::from(options.syn_retries),
             SocketOption::MaxSegment => conn.map_or(u32::from(options.mss_clamp), |c| c.info(Instant::ZERO).snd_mss),
             SocketOption::SendBuffer => options.sndbuf_bytes,
             SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
@@ -142,8 +152,17 @@ impl Engine<'_> {
     }
 }
 
+/// TCP_DEFER_ACCEPT counts in seconds, and means SYN-ACKs: as many as go in that time, doubling from one second.
+fn retransmits_in(seconds: i32) -> u8 {
+    (1..=255u8).find(|n| seconds_of(*n) >= seconds.max(0) as u32).filter(|_| seconds > 0).unwrap_or(0)
+}
+
+fn seconds_of(retransmits: u8) -> u32 {
+    (0..u32::from(retransmits)).map(|n| (1 << n.min(7)).min(RTO_MAX_S)).sum()
+}
+
 /// Linux's ranges.
-fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(), Errno> {
+fn set(options: &mut tcp::Options, option: SocketOption, value: i32, fin_timeout_ms: u32) -> Result<(), Errno> {
     match option {
         SocketOption::NoDelay => options.nodelay = value != 0,
         SocketOption::Cork => options.cork = value != 0,
@@ -152,8 +171,15 @@ fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(
         SocketOption::KeepInterval => options.keepalive_intvl_ms = checked(value, 1, KEEPALIVE_MAX_S)? * 1000,
         SocketOption::KeepCount => options.keepalive_probes = checked(value, 1, KEEPALIVE_COUNT_MAX)? as u8,
         SocketOption::UserTimeout => options.user_timeout_ms = checked(value, 0, i32::MAX)?,
-        // Negative means: none at all. Zero and more than two minutes: the default.
-        SocketOption::FinTimeout => options.fin_timeout_ms = value.clamp(0, 120) as u32 * 1000,
+        SocketOption::FinTimeout => {
+            options.fin_timeout_ms = match checked(value, 1, 120) {
+                Ok(seconds) => seconds * 1000,
+                Err(_) if value < 0 => tcp::Options::NO_FIN_WAIT,
+                Err(_) => fin_timeout_ms,
+            }
+        }
+        SocketOption::DeferAccept => options.defer_accept = retransmits_in(value),
+        SocketOption::SynCount => options.syn_retries = checked(value, 1, 127)? as u8,
         SocketOption::MaxSegment if value == 0 => options.mss_clamp = 0,
         SocketOption::MaxSegment => options.mss_clamp = checked(value, MSS_MIN, MSS_MAX)? as u16,
         SocketOption::SendBuffer => options.sndbuf_bytes = buffer(value, SNDBUF_MIN),

@@ -85,13 +85,14 @@ impl Engine<'_> {
         remote: Endpoint,
         is_fast: bool,
     ) -> Result<u32, Errno> {
-        let flow = self.choose_flow(local.unwrap_or_default(), remote)?;
+        let flow = self.choose_flow(now, local.unwrap_or_default(), remote)?;
         let (secret, options) = (self.state.config.isn_secret, self.sockets[index].options);
-        let (iss, offset) = (isn(&secret, &flow, now), ts_offset(&secret, &flow));
+        let offset = ts_offset(&secret, &flow);
         let mss = self.mss_towards(&remote.ip);
         if self.conns.live() as usize == self.conns.capacity() {
             return Err(Errno::ENOBUFS);
         }
+        let iss = self.succeed_time_wait(now, &flow).unwrap_or_else(|| isn(&secret, &flow, now));
         let mut tcb = Tcb::connect(&mut context!(self, now), flow, iss, offset, mss, &options);
         tcb.link.socket = index;
         self.limit_path_of(now, &mut tcb);
@@ -106,7 +107,7 @@ impl Engine<'_> {
     }
 
     /// The flow of a new connection: source address by route, local port from the stack's blocks.
-    fn choose_flow(&mut self, local: Endpoint, remote: Endpoint) -> Result<Flow, Errno> {
+    fn choose_flow(&mut self, now: Instant, local: Endpoint, remote: Endpoint) -> Result<Flow, Errno> {
         let src = match self.state.net.route(&remote.ip) {
             RouteVerdict::Via { src, .. } => src,
             RouteVerdict::NotOurs => return Err(Errno::ENETUNREACH),
@@ -117,10 +118,10 @@ impl Engine<'_> {
             return Err(Errno::EADDRNOTAVAIL);
         }
         if local.port == 0 {
-            return Ok(Flow { local: self.choose_port(ip, remote)?, remote });
+            return Ok(Flow { local: self.choose_port(now, ip, remote)?, remote });
         }
         let flow = Flow { local: Endpoint::new(ip, local.port), remote };
-        if self.lookup(&flow).is_some() { Err(Errno::EADDRNOTAVAIL) } else { Ok(flow) }
+        if self.is_flow_free(now, &flow) { Ok(flow) } else { Err(Errno::EADDRNOTAVAIL) }
     }
 
     /// What became of connect(): Ok when connected, EINPROGRESS while under way, else the error. After an error the

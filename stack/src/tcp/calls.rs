@@ -201,6 +201,10 @@ impl Tcb {
                 let reply = self.abort(cx);
                 Arrival { events: Events::CLOSED, reply }
             }
+            State::FinWait2 if self.options.fin_timeout_ms == super::Options::NO_FIN_WAIT => {
+                let reply = self.abort(cx);
+                Arrival { events: Events::CLOSED, reply }
+            }
             State::FinWait2 => {
                 self.start_fin_timeout(cx.now);
                 Arrival::default()

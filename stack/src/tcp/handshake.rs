@@ -65,11 +65,22 @@ impl Tcb {
         self.second_reset(seg)?;
         self.fourth_syn(seg)?;
         self.fifth_ack_of_syn(seg)?;
+        self.defer(seg)?;
         let connected = self.synchronize(cx, seg);
         if stripped.is_some() {
             self.owed.add(Owed::ACK);
         }
         Ok(connected | self.fifth_to_eighth(cx, seg, frame)?)
+    }
+
+    /// TCP_DEFER_ACCEPT: a bare ACK is not looked at; the peer's data will acknowledge as well.
+    fn defer(&mut self, seg: &Segment) -> Step {
+        let is_due = self.passive && !self.is_early() && self.timers.retransmits < self.options.defer_accept;
+        if is_due && seg.len() == 0 {
+            self.last_ack_came = true;
+            return Err(Stop::Drop(Drop::AckDeferred));
+        }
+        Ok(())
     }
 
     /// Fifth, in SYN-RECEIVED: an ACK that is not for our SYN belongs to another connection.
@@ -137,6 +148,6 @@ impl Tcb {
 
     /// Whether a SYN-ACK went unanswered: who comes now may have its place.
     pub fn is_half_open_stale(&self) -> bool {
-        self.state == State::SynReceived && self.timers.retransmits > 0
+        self.state == State::SynReceived && self.timers.retransmits > 0 && !self.last_ack_came
     }
 }

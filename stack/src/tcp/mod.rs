@@ -95,6 +95,8 @@ impl Events {
     /// The connection entered TIME-WAIT (or, already there, was let go of by the application): when no socket holds
     /// it, a [`TimeWait`] may take its place.
     pub const TIME_WAIT: Events = Events(1 << 7);
+    /// A challenge ACK is owed; the stack may have sent too many ([`Tcb::withdraw_challenge`]).
+    pub const CHALLENGE: Events = Events(1 << 12);
 
     pub const fn has(self, other: Events) -> bool {
         self.0 & other.0 == other.0

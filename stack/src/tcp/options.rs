@@ -20,20 +20,27 @@ pub struct Options {
     pub mss_clamp: u16,
     /// TCP_CONGESTION.
     pub congestion: Algorithm,
-    pub _pad: u8,
+    /// TCP_DEFER_ACCEPT: SYN-ACKs that may go while a handshake waits for data; 0 is off.
+    pub defer_accept: u8,
     /// TCP_KEEPIDLE and TCP_KEEPINTVL.
     pub keepalive_idle_ms: u32,
     pub keepalive_intvl_ms: u32,
     /// TCP_USER_TIMEOUT; 0 leaves it to `retries2`.
     pub user_timeout_ms: u32,
-    /// TCP_LINGER2: how long an orphan may stay in FIN-WAIT-2.
+    /// TCP_LINGER2: how long an orphan may stay in FIN-WAIT-2; [`Options::NO_FIN_WAIT`]: not at all.
     pub fin_timeout_ms: u32,
     /// SO_SNDBUF and SO_RCVBUF.
     pub sndbuf_bytes: u32,
     pub rcvbuf_bytes: u32,
+    /// TCP_SYNCNT: SYNs that go again; 0 leaves it to `syn_retries`.
+    pub syn_retries: u8,
+    pub _pad: [u8; 3],
 }
 
 impl Options {
+    /// `fin_timeout_ms`: an orphan whose FIN was acknowledged is over.
+    pub const NO_FIN_WAIT: u32 = u32::MAX;
+
     /// What a new socket has.
     pub fn new(tunables: &Tunables) -> Options {
         let ms = |us: u64| u32::try_from(us / MS).unwrap_or(u32::MAX);

@@ -81,7 +81,8 @@ pub struct Tcb {
     /// What the application has to be told, and what a router said that may turn out to be the reason.
     error: u8,
     soft_error: u8,
-    _pad: u8,
+    /// In SYN-RECEIVED: the handshake's last ACK came, and data is waited for (TCP_DEFER_ACCEPT).
+    pub(super) last_ack_came: bool,
 }
 
 impl SlabItem for Tcb {
@@ -144,7 +145,7 @@ impl Tcb {
             wants_room: false,
             error: 0,
             soft_error: 0,
-            _pad: 0,
+            last_ack_came: false,
         };
         tcb.rcv.scaling = cx.tunables.window_scaling != 0;
         tcb.rcv.last_at = cx.now;
@@ -233,6 +234,9 @@ impl Tcb {
                 self.timers.stop();
                 self.timers.alive_at = cx.now.after_us(cx.tunables.time_wait_us);
                 Events::TIME_WAIT
+            }
+            State::FinWait2 if self.is_orphan() && self.options.fin_timeout_ms == Options::NO_FIN_WAIT => {
+                self.end(cx, None)
             }
             State::FinWait2 => {
                 self.start_fin_timeout(cx.now);

@@ -5,7 +5,7 @@ use super::timestamps::ms;
 use super::{Seq, Tcb};
 use crate::addr::{Flow, Mac};
 use crate::slab::{NONE, SlabItem};
-use crate::time::Instant;
+use crate::time::{Instant, SEC};
 use crate::tunables::Tunables;
 use crate::wire::tcp::{Control, Flags, Segment};
 
@@ -100,6 +100,16 @@ impl TimeWait {
             return TimeWaitVerdict::Drop;
         }
         TimeWaitVerdict::Ack(self.ack(now))
+    }
+
+    /// Whether a connection of ours may take the flow over, and what its first sequence number has to be above
+    /// (net.ipv4.tcp_tw_reuse; RFC 6191 from the other side). Its timestamps have to be newer than all of the old one's: a
+    /// second later they are.
+    pub fn may_succeed(&self, now: Instant, tunables: &Tunables) -> Option<u32> {
+        let made_at = self.expires_at.micros().saturating_sub(tunables.time_wait_us);
+        let is_newer = now.micros() >= made_at.saturating_add(SEC);
+        let may = tunables.tw_reuse == 1 && tunables.timestamps != 0 && self.has_timestamps && is_newer;
+        may.then_some((self.snd_nxt + ISS_GAP).0)
     }
 
     /// A SYN that cannot be an old one: beyond all we received, or with a newer timestamp (RFC 6191 §2, RFC 9293 §3.6.1).

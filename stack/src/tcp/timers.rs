@@ -138,15 +138,25 @@ impl Tcb {
     }
 
     fn expire_syn(&mut self, cx: &mut Context<'_, '_>) -> Events {
-        let limit = if self.state == State::SynSent { cx.tunables.syn_retries } else { cx.tunables.synack_retries };
+        let limit = match (self.state, self.options.syn_retries) {
+            (State::SynSent, 0) => cx.tunables.syn_retries,
+            (State::SynSent, n) => u32::from(n),
+            _ if self.last_ack_came => cx.tunables.synack_retries.max(self.options.defer_accept.into()),
+            _ => cx.tunables.synack_retries,
+        };
         let stalled = self.note_stalled(cx, self.rto_us(cx));
         let user_timeout_us = u64::from(self.options.user_timeout_ms) * MS;
         if u32::from(self.timers.retransmits) >= limit || user_timeout_us != 0 && stalled >= user_timeout_us {
             return self.give_up(cx);
         }
         self.fast_open.note_timeout();
-        self.back_off(cx);
-        self.owed.add(Owed::SYN);
+        // While the peer's data is waited for its SYN-ACK rests, until the last one asks for it (as on Linux).
+        let rests = self.last_ack_came && self.timers.retransmits + 1 < self.options.defer_accept;
+        cx.counters.retransmits += u64::from(!rests);
+        self.back_off();
+        if !rests {
+            self.owed.add(Owed::SYN);
+        }
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
     }
@@ -168,7 +178,7 @@ impl Tcb {
         cx.counters.rto_expiries += 1;
         self.suspect_black_hole(cx);
         self.recover_on_timeout(cx, self.timers.retransmits == 0);
-        self.back_off(cx);
+        self.back_off();
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
     }
@@ -184,6 +194,10 @@ impl Tcb {
             return Events::NONE;
         }
         let stalled = self.note_stalled(cx, 0);
+        // A peer may keep its window shut for ever, but not an orphan: that one ends when probes go as seldom as they ever will.
+        if self.is_orphan() && self.rto_us(cx) >= cx.tunables.rto_max_us {
+            return self.give_up(cx);
+        }
         let limit = if self.is_orphan() { ORPHAN_RETRIES } else { cx.tunables.retries2 };
         let user_timeout_us = u64::from(self.options.user_timeout_ms) * MS;
         if u32::from(self.timers.probes) >= limit || user_timeout_us != 0 && stalled >= user_timeout_us {
@@ -205,8 +219,7 @@ impl Tcb {
         cx.now.since_us(self.timers.stalled_since)
     }
 
-    fn back_off(&mut self, cx: &mut Context<'_, '_>) {
-        cx.counters.retransmits += u64::from(!self.state.is_synchronized());
+    fn back_off(&mut self) {
         self.timers.retransmits = self.timers.retransmits.saturating_add(1);
         self.timers.backoff = self.timers.backoff.saturating_add(1);
     }

@@ -1,5 +1,5 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs without end; `fast_open`: data on them; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs without end; `fast_open`: data on them; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
 
 mod bulk;
 mod chaos;
@@ -10,6 +10,7 @@ mod icmp;
 mod lifecycle;
 mod malformed;
 mod next_hop;
+mod opening;
 mod raw;
 mod scarce;
 mod sockets;
