@@ -63,7 +63,8 @@ pub struct Tunables {
     pub ttl: u32,
     /// Out-of-order frames a connection may hold.
     pub reassembly_frames: u32,
-    pub _pad: u32,
+    /// net.ipv4.tcp_rfc1337: TIME-WAIT ignores RSTs (RFC 1337 §3, F1); 0, as Linux's default, does not.
+    pub rfc1337: u32,
 }
 
 impl Default for Tunables {
@@ -103,7 +104,7 @@ impl Default for Tunables {
             wmem_bytes: [4096, 16_384, 4 << 20],
             ttl: 64,
             reassembly_frames: 256,
-            _pad: 0,
+            rfc1337: 0,
         }
     }
 }

@@ -82,8 +82,13 @@ impl TimeWait {
             None => false,
         };
         if seg.has(Flags::RST) {
-            // Exactly at RCV.NXT it is believed (RFC 5961 §3; RFC 1337's objection is met by that, as on Linux).
-            return if seg.seq == self.rcv_nxt && !is_old { TimeWaitVerdict::Gone } else { TimeWaitVerdict::Drop };
+            // Exactly at RCV.NXT it is believed (RFC 5961 §3). It may be the answer to our answer to an old duplicate: RFC 1337
+            // would ignore it, Linux does not unless told to.
+            return if seg.seq == self.rcv_nxt && !is_old && tunables.rfc1337 == 0 {
+                TimeWaitVerdict::Gone
+            } else {
+                TimeWaitVerdict::Drop
+            };
         }
         if seg.has(Flags::SYN) && !seg.has(Flags::ACK) && !is_old && self.is_successor(seg) {
             return TimeWaitVerdict::Reuse { iss_above: (self.snd_nxt + ISS_GAP).0 };

@@ -104,6 +104,7 @@ fn an_old_syn_hurts_no_connection_in_any_state() {
     for (name, prepare) in prepare {
         for offset in [0u32, 1, 1000, 1 << 20, 1 << 31, u32::MAX - 5000] {
             let mut net = Net::new(7);
+            net.hosts[SERVER].engine().tunables_mut().rfc1337 = 1;
             watch(&mut net);
             let (_, server, client) = pair(&mut net);
             let local = local_of(&mut net, CLIENT, client);
@@ -130,6 +131,27 @@ fn an_old_syn_hurts_no_connection_in_any_state() {
             }
             finish(net);
         }
+    }
+}
+
+/// RFC 1337 §2.1: the answer to an old duplicate makes the peer, which has forgotten, send a RST.
+#[test]
+fn a_time_wait_may_be_assassinated_unless_told_otherwise() {
+    for rfc1337 in [0, 1] {
+        let mut net = Net::new(7);
+        net.hosts[SERVER].engine().tunables_mut().rfc1337 = rfc1337;
+        let (_, server, client) = pair(&mut net);
+        let local = local_of(&mut net, CLIENT, client);
+        release(&mut net, SERVER, server);
+        net.run_for(10 * MS);
+        release(&mut net, CLIENT, client);
+        net.run_for(10 * MS);
+        let old = Header { remote_port: PORT, seq: Seq(9), ack: Seq(9), flags: Flags::ACK, ..Header::default() };
+        let bytes = frame(&net, SERVER, local, &old, b"old");
+        net.inject(SERVER, &bytes);
+        net.run_for(10 * MS);
+        assert_eq!(net.hosts[SERVER].engine().population().time_waits, rfc1337);
+        finish(net);
     }
 }
 
