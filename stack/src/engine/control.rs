@@ -2,8 +2,9 @@
 //! all, and wait in a small ring until somebody asks for transmissions.
 
 use super::{Engine, TxFrame};
-use crate::addr::{Flow, Mac};
+use crate::addr::Flow;
 use crate::drops::Drop;
+use crate::link::Hop;
 use crate::wire::tcp::{Control, Flags, Header, emit};
 
 /// Answers that may wait: as many as a poll takes segments, so that under a flood of SYNs each has its answer. What does not
@@ -57,15 +58,15 @@ impl Engine<'_> {
     }
 
     /// Answers with a control segment, to where the segment (or the connection's last one) came from.
-    pub(crate) fn reply(&mut self, flow: &Flow, mac: Mac, queue: u8, control: &Control) {
+    pub(crate) fn reply(&mut self, flow: &Flow, hop: Hop, queue: u8, control: &Control) {
         let Control { seq, ack, flags, window, timestamp } = *control;
         let (local_port, remote_port) = (flow.local.port, flow.remote.port);
         let header = Header { local_port, remote_port, seq, ack, flags, window, timestamp, ..Header::default() };
-        self.reply_with(flow, mac, queue, &header);
+        self.reply_with(flow, hop, queue, &header);
     }
 
     /// As [`Engine::reply`], with a header that may have any options.
-    pub(crate) fn reply_with(&mut self, flow: &Flow, mac: Mac, queue: u8, header: &Header) {
+    pub(crate) fn reply_with(&mut self, flow: &Flow, hop: Hop, queue: u8, header: &Header) {
         if self.state.control.is_full() {
             return self.state.counters.drops.count(Drop::ControlQueueFull);
         }
@@ -80,7 +81,7 @@ impl Engine<'_> {
         let off = crate::buf::TX_HEADROOM as u16;
         let out = &mut self.frames.bytes_mut(frame)[usize::from(off)..];
         let len = emit(header, out) as u16;
-        let ready = self.finish_frame(flow, mac, TxFrame { frame, off, len, transport: 0, queue });
+        let ready = self.finish_frame(flow, hop, TxFrame { frame, off, len, transport: 0, queue });
         self.state.control.push(ready);
     }
 }

@@ -115,7 +115,7 @@ impl Engine<'_> {
         let mss = self.mss_towards(&flow.remote.ip);
         let mut tcb = Tcb::accept_syn(&mut context!(self, now), flow, seg, iss, offset, mss, &options);
         self.limit_path_of(now, &mut tcb);
-        (tcb.link.peer_mac, tcb.link.rx_queue) = (origin.mac, origin.queue);
+        (tcb.link.hop, tcb.link.rx_queue) = (origin.hop, origin.queue);
         (tcb.link.listener, tcb.link.queue) = (listener, QUEUE_SYN);
         tcb
     }
@@ -126,7 +126,7 @@ impl Engine<'_> {
         let header = self.half_open(now, listener, origin, seg, iss).cookie_syn_ack(seg, now);
         self.sockets[listener].cookies_until = now.after_us(COOKIE_LIFE_US);
         self.state.counters.syn_cookies_sent += 1;
-        self.reply_with(&origin.flow, origin.mac, origin.queue, &header);
+        self.reply_with(&origin.flow, origin.hop, origin.queue, &header);
     }
 
     /// An acknowledgement for a listener: does it bring a cookie back? Then its connection is made now, and goes straight to
@@ -168,7 +168,7 @@ impl Engine<'_> {
     pub(crate) fn refuse_overflow(&mut self, origin: &Origin, seg: &Segment) -> Result<Fate, Drop> {
         let reset = reset_for(seg).filter(|_| self.state.tunables.abort_on_overflow != 0);
         let Some(reset) = reset else { return Err(Drop::AcceptQueueFull) };
-        self.reply(&origin.flow, origin.mac, origin.queue, &reset);
+        self.reply(&origin.flow, origin.hop, origin.queue, &reset);
         Err(Drop::AcceptOverflowReset)
     }
 

@@ -66,6 +66,11 @@ impl Tcb {
         }
     }
 
+    /// Our own device carries packets of `mtu` octets from now on; more than the path did is of no use to a live connection.
+    pub fn handle_device_mtu(&mut self, cx: &mut Context<'_, '_>, mtu: u16) {
+        self.shrink_path(cx, u32::from(mtu));
+    }
+
     /// The path carries less than we thought: what is in flight and too long goes again, in shorter segments. No sign of
     /// congestion.
     fn shrink_path(&mut self, cx: &mut Context<'_, '_>, mtu: u32) {

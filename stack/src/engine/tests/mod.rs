@@ -1,5 +1,7 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs without end; `fast_open`: data on them; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs without end;
+//! `fast_open`: data on them; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `link`: VLANs, a
+//! device that changes; `next_hop`: where frames go; `sockets`: the smaller calls. `raw` makes segments by hand.
 
 mod bulk;
 mod chaos;
@@ -8,6 +10,7 @@ mod fast_open;
 mod flood;
 mod icmp;
 mod lifecycle;
+mod link;
 mod malformed;
 mod next_hop;
 mod opening;

@@ -1,6 +1,6 @@
 //! Peers that restart, segments that are older than they look, flows that come back; and how often we answer to that.
 
-use super::raw::{exchange, frame, seen, watch};
+use super::raw::{exchange, forget_seen, frame, seen, watch};
 use super::*;
 use crate::addr::Ip;
 use crate::drops::Drop;
@@ -82,7 +82,8 @@ fn an_old_syn_at_a_listener_is_undone_by_the_peer() {
 /// An old SYN of the same flow, in every state: the connection is none the worse for it.
 #[test]
 fn an_old_syn_hurts_no_connection_in_any_state() {
-    let prepare: [(&str, fn(&mut Net, SocketId, SocketId)); 5] = [
+    type Prepare = fn(&mut Net, SocketId, SocketId);
+    let prepare: [(&str, Prepare); 5] = [
         ("established", |_, _, _| {}),
         ("fin-wait", |net, server, _| {
             let now = net.now();
@@ -311,7 +312,7 @@ fn defer_accept_waits_for_data() {
     assert_eq!(recv(&mut net, SERVER, server).unwrap(), b"at last");
     // One that says nothing is accepted all the same, when its last SYN-ACK was answered once more.
     let start = net.now();
-    (seen(CLIENT), seen(SERVER));
+    forget_seen();
     connect(&mut net);
     net.run(60 * SEC, |net| net.hosts[SERVER].engine().has_pending_accepts(listener));
     let waited = net.now().since_us(start);

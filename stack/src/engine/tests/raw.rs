@@ -2,10 +2,14 @@
 
 use super::*;
 use crate::addr::Ip;
+use crate::link::Tags;
 use crate::wire::checksum::Sum;
 use crate::wire::tcp::{self, Header, Segment};
 use crate::wire::{ethernet, ipv4};
 use std::cell::RefCell;
+
+/// A segment that a host sent: whereto, its header, its payload.
+pub(super) type Answer = (Endpoint, Segment, Vec<u8>);
 
 /// A frame for host `to` with this TCP segment from `from`.
 pub(super) fn frame(net: &Net, to: usize, from: Endpoint, header: &Header, payload: &[u8]) -> Vec<u8> {
@@ -13,7 +17,8 @@ pub(super) fn frame(net: &Net, to: usize, from: Endpoint, header: &Header, paylo
     let (src, dst) = (from.ip, config.ip());
     let tcp_len = header.len() + payload.len();
     let mut f = vec![0; 34 + tcp_len];
-    let link = ethernet::Header { dst: config.mac, src: net.hosts[1 - to].config.mac, ethertype: ethernet::IPV4 };
+    let (src_mac, tags) = (net.hosts[1 - to].config.mac, Tags::NONE);
+    let link = ethernet::Header { dst: config.mac, src: src_mac, tags, ethertype: ethernet::IPV4 };
     ethernet::emit(&link, &mut f);
     ipv4::emit(&src, &dst, 6, 64, tcp_len as u16, &mut f[14..]);
     let header = Header { local_port: from.port, ..*header };
@@ -25,14 +30,14 @@ pub(super) fn frame(net: &Net, to: usize, from: Endpoint, header: &Header, paylo
 }
 
 /// The frame arrives, and the host sends at once what it has to: the segments, with their payload.
-pub(super) fn exchange(net: &mut Net, to: usize, frame: &[u8]) -> Vec<(Endpoint, Segment, Vec<u8>)> {
+pub(super) fn exchange(net: &mut Net, to: usize, frame: &[u8]) -> Vec<Answer> {
     let now = net.now();
     assert!(net.hosts[to].receive(now, frame), "no frame to receive into");
     sent(net, to)
 }
 
 /// All that a host wants to send now; none of it gets to the wire.
-pub(super) fn sent(net: &mut Net, host: usize) -> Vec<(Endpoint, Segment, Vec<u8>)> {
+pub(super) fn sent(net: &mut Net, host: usize) -> Vec<Answer> {
     let now = net.now();
     let mut all = vec![];
     loop {
@@ -68,4 +73,9 @@ pub(super) fn seen(to: usize) -> Vec<Segment> {
         all.retain(|(t, _)| *t != to);
         found
     })
+}
+
+/// What went before does not matter.
+pub(super) fn forget_seen() {
+    SEEN.with(|s| s.borrow_mut().clear());
 }
