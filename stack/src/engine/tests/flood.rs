@@ -205,3 +205,77 @@ fn an_overflowing_accept_queue_resets_when_told_to() {
         finish(net);
     }
 }
+
+/// Hostile in every field, at a server that offers everything: nothing panics, nothing leaks, an honest client gets in.
+#[test]
+fn anything_at_all_at_a_listener() {
+    for (syncookies, mtu_probing) in [(0, 0), (1, 1), (2, 2)] {
+        let mut net = net(64, |t| {
+            (t.syncookies, t.fastopen, t.mtu_probing) = (syncookies, 2 | 0x400, mtu_probing);
+        });
+        let listener = listen(&mut net, 20);
+        let mut answers: Vec<(Endpoint, crate::wire::tcp::Segment)> = vec![];
+        for round in 0..30_000u32 {
+            let mut below = |n: u64| net.random.below(n);
+            let (from, heard) = match answers.len() as u64 {
+                0 => (source(round % 200), None),
+                n if below(3) > 0 => {
+                    let (remote, seg) = answers[below(n) as usize];
+                    (remote, Some(seg))
+                }
+                _ => (source(below(200) as u32), None),
+            };
+            let flags = Flags([0x02, 0x10, 0x12, 0x04, 0x11, 0x18, 0x03, 0xc2, below(256) as u8][below(9) as usize]);
+            let (seq, ack) = heard
+                .map_or((Seq(below(1 << 32) as u32), Seq(below(1 << 32) as u32)), |seg| (seg.ack, seg.seq + seg.len()));
+            let nudge = [0, 0, 0, 1, u32::MAX, 5, 1 << 31][below(7) as usize];
+            let mut header = Header {
+                remote_port: PORT,
+                seq: seq + nudge,
+                ack,
+                flags,
+                window: below(65_536) as u16,
+                ..Header::default()
+            };
+            if below(2) == 0 {
+                let echo = heard.and_then(|s| s.options.timestamp).map_or(below(1 << 32) as u32, |(value, _)| value);
+                header.timestamp = Some((below(1 << 32) as u32, echo));
+            }
+            if flags.has(Flags::SYN) {
+                header.mss = (below(2) == 0).then_some(below(65_536) as u16);
+                header.window_scale = (below(2) == 0).then_some(below(256) as u8);
+                header.sack_permitted = below(2) == 0;
+                header.fast_open = match below(4) {
+                    0 => Some(crate::wire::tcp::FastOpenCookie::REQUEST),
+                    1 => crate::wire::tcp::FastOpenCookie::new(&[7; 8]),
+                    _ => heard.and_then(|seg| seg.options.fast_open),
+                };
+            }
+            let payload = vec![1; [0, 0, 1, 100, 1200][below(5) as usize]];
+            let bytes = frame(&net, SERVER, from, &header, &payload);
+            answers.extend(exchange(&mut net, SERVER, &bytes).into_iter().map(|(remote, seg, _)| (remote, seg)));
+            answers.drain(..answers.len().saturating_sub(50));
+            let now = net.now();
+            if round % 7 == 0
+                && let Ok((s, _)) = server(&mut net).accept(now, listener, PROC)
+            {
+                let _ = (recv(&mut net, SERVER, s), send(&mut net, SERVER, s, &[2; 5000]));
+                release(&mut net, SERVER, s);
+            }
+            if round % 50 == 0 {
+                net.run_for(40 * MS);
+            }
+        }
+        net.run_for(400 * SEC);
+        let now = net.now();
+        while let Ok((s, _)) = server(&mut net).accept(now, listener, PROC) {
+            release(&mut net, SERVER, s);
+        }
+        net.run_for(400 * SEC);
+        let client = connect(&mut net);
+        let accepted = accept(&mut net, listener);
+        send(&mut net, CLIENT, client, b"honest").unwrap();
+        net.run(SEC, |net| net.hosts[SERVER].engine().available(accepted) == Ok(6));
+        finish(net);
+    }
+}

@@ -433,6 +433,33 @@ fn a_user_timeout_ends_a_shut_window_and_a_silent_opening() {
     finish(net);
 }
 
+/// With a user timeout keepalive counts time, not probes (as Linux does).
+#[test]
+fn a_user_timeout_rules_keepalive() {
+    for (user_timeout_ms, seconds) in [(0, 10 + 3), (30_000, 30)] {
+        let mut net = Net::new(1);
+        let (_, server, _) = pair(&mut net);
+        let now = net.now();
+        let mut engine = net.hosts[SERVER].engine();
+        let options = [(SocketOption::KeepIdle, 10), (SocketOption::KeepInterval, 1), (SocketOption::KeepCount, 3)];
+        for (option, value) in options {
+            engine.set_option(now, server, option, value).unwrap();
+        }
+        engine.set_option(now, server, SocketOption::UserTimeout, user_timeout_ms).unwrap();
+        engine.set_option(now, server, SocketOption::KeepAlive, 1).unwrap();
+        net.run_for(65 * SEC);
+        assert_eq!(readiness(&mut net, SERVER, server), OUT, "it answers");
+        net.wire.loss = 1000;
+        let heard = net.now();
+        net.run(100 * SEC, |net| readiness(net, SERVER, server) & ERR != 0);
+        let waited = net.now().since_us(heard) / SEC;
+        assert!((seconds - 10..=seconds + 1).contains(&waited), "{waited}");
+        assert_eq!(recv(&mut net, SERVER, server), Err(Errno::ETIMEDOUT));
+        net.wire.loss = 0;
+        finish(net);
+    }
+}
+
 #[test]
 fn addresses_that_cannot_be_a_peer_s_get_no_answer() {
     let mut net = Net::new(1);
