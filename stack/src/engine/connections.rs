@@ -130,7 +130,9 @@ impl Engine<'_> {
         self.conns.remove(conn);
     }
 
-    /// The socket of a connection goes: the connection ends by itself, as an orphan.
+    /// The socket of a connection goes: the connection ends by itself, as an orphan. Orphans have no limit of their own (Linux:
+    /// tcp_max_orphans): each ends in its time, whatever its peer does (few retransmissions, FIN-WAIT-2's timeout, a shut window
+    /// only until probes have become rare), and a stack whose slots are all taken takes no SYN.
     pub(crate) fn orphan_connection(&mut self, now: Instant, conn: u32, linger: Linger) {
         let link = &mut self.conns[conn].link;
         (link.socket, link.orphan) = (NONE, true);

@@ -184,6 +184,9 @@ impl Engine<'_> {
         if !self.sockets[listener].is_accept_queue_full() {
             return Ok(());
         }
+        if !self.conns[conn].would_complete(seg) {
+            return Err(Drop::AcceptQueueFull); // Whoever sent it may be a stranger: no RST for that.
+        }
         let Err(reason) = self.refuse_overflow(origin, seg) else { return Ok(()) };
         if reason == Drop::AcceptOverflowReset {
             self.leave_syn_queue(conn);

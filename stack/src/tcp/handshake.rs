@@ -141,6 +141,11 @@ impl Tcb {
         seg.ack.is_after(self.snd.iss) && !seg.ack.is_after(self.snd.nxt)
     }
 
+    /// Whether the segment, in SYN-RECEIVED, is the handshake's last.
+    pub fn would_complete(&self, seg: &Segment) -> bool {
+        self.acks_our_syn(seg) && seg.seq == self.rcv.nxt
+    }
+
     /// The sequence number of our SYN.
     pub(super) fn syn_seq(&self) -> Seq {
         self.snd.iss
