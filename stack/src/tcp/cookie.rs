@@ -99,7 +99,7 @@ impl Tcb {
             mss: Some(self.rcv.own_mss),
             // Without timestamps the peer's shift would be forgotten: then nobody scales.
             window_scale: (self.rcv.scaling && self.ts.on).then_some(self.rcv.shift),
-            timestamp: self.ts.on.then(|| (self.stamp(syn, now), self.ts.recent)),
+            timestamp: self.ts.on.then(|| (self.cookie_stamp(syn, now), self.ts.recent)),
             sack_permitted: self.sack && self.ts.on,
             ..Header::default()
         }
@@ -107,7 +107,7 @@ impl Tcb {
 
     /// Our timestamp of this moment, its low bits replaced; never one of the future, which the next segment would be
     /// older than.
-    fn stamp(&self, syn: &Segment, now: Instant) -> u32 {
+    fn cookie_stamp(&self, syn: &Segment, now: Instant) -> u32 {
         let shift = syn.options.window_scale.filter(|_| self.rcv.scaling).map_or(NO_SHIFT, u32::from);
         let bits = shift | if self.sack { SACK_BIT } else { 0 };
         let clock = ms(now);

@@ -126,7 +126,7 @@ impl Tcb {
         let mut events = Events::NONE;
         if seg.ack.is_after(self.snd.una) {
             cx.counters.fast_open_active += 1;
-            events = self.acknowledge(cx, seg.ack, None);
+            events = self.acknowledge(cx, seg, false);
         }
         if self.snd.flight() > 0 {
             // Not taken: it goes again at once. The peer's policy, not the network's state.

@@ -1,6 +1,5 @@
 //! What routers say about a connection (RFC 5461, RFC 1191, RFC 8201).
 
-use super::recovery::Phase;
 use super::{Arrival, Context, Events, Seq, State, Tcb, TcpError};
 use crate::drops::Drop;
 
@@ -76,14 +75,6 @@ impl Tcb {
     fn shrink_path(&mut self, cx: &mut Context<'_, '_>, mtu: u32) {
         if self.limit_path(mtu) && self.state.is_synchronized() {
             self.resend_longer_than(cx, self.snd.mss);
-        }
-    }
-
-    /// What is in flight in segments of more than `len` octets goes again, and not because the network is congested.
-    pub(super) fn resend_longer_than(&mut self, cx: &mut Context<'_, '_>, len: u16) {
-        self.snd.mark_lost_above(cx.frames, len);
-        if self.snd.lost > 0 && self.recovery.phase == Phase::Open {
-            self.recovery.retransmit_now = true;
         }
     }
 }

@@ -111,7 +111,7 @@ impl Tcb {
             return n;
         }
         let Some(size) = self.next_probe(cx) else { return n };
-        if !self.may_probe(size) || !self.snd.fill_first_unsent(cx.frames, size) {
+        if !self.may_probe_path(size) || !self.snd.fill_first_unsent(cx.frames, size) {
             return n;
         }
         cx.counters.mtu_probes += 1;
@@ -150,10 +150,10 @@ impl Tcb {
     }
 
     /// Whether window, congestion window and queue have room for a probe and for what has to follow it.
-    fn may_probe(&self, size: u16) -> bool {
+    fn may_probe_path(&self, size: u16) -> bool {
         let needed = u32::from(size) + FOLLOWERS * u32::from(self.snd.mss);
         self.state == State::Established
-            && self.recovery.is_calm()
+            && self.is_calm()
             && self.snd.unsent() >= needed
             && self.snd.usable() >= needed
             && self.snd.flight() + needed <= self.congestion.cwnd()
