@@ -139,6 +139,7 @@ pub(crate) fn counters(c: &Counters) -> Vec<(String, u64)> {
         syn_cookies_sent syn_cookies_accepted syn_cookies_failed
         fast_open_active fast_open_active_failed fast_open_passive fast_open_passive_failed fast_open_cookies_given
         mtu_black_holes mtu_probes time_wait_overflows
+        ecn_marks ecn_reductions
         sack_blocks sack_garbage dsacks tlp_probes tlp_recoveries rack_timeouts spurious_rtos undos sack_reneging
         lost_retransmits
     }

@@ -51,6 +51,9 @@ pub struct Counters {
     pub mtu_probes: u64,
     /// TIME-WAITs that made room for newer ones before their time.
     pub time_wait_overflows: u64,
+    /// Data that came with the mark of congestion, and times our window fell for an echo of one.
+    pub ecn_marks: u64,
+    pub ecn_reductions: u64,
     pub drops: DropCounters,
     /// SACK blocks received; those that made no sense; reports of duplicates (RFC 2883).
     pub sack_blocks: u64,

@@ -25,6 +25,8 @@ impl Tcb {
         if !self.may_send() {
             return 0;
         }
+        self.look_at_pace(cx.now);
+        self.note_app_limited();
         let room = if self.is_deferred() { u32::from(self.snd.mss) } else { u32::MAX };
         let wanted = data.len().min(self.send_room(cx.frames).min(room) as usize);
         let mut left = &data[..wanted];

@@ -88,18 +88,20 @@ pub fn read_cookie(secret: &[u64; 2], flow: &Flow, ack: &Segment, ts_offset: u32
 
 impl Tcb {
     /// The SYN-ACK of a connection that is not kept: all that is to be remembered of the peer's `syn` goes into it.
-    pub fn cookie_syn_ack(&self, syn: &Segment, now: Instant) -> Header {
+    pub fn cookie_syn_ack(&mut self, syn: &Segment, now: Instant) -> Header {
+        // Without timestamps ECN would be forgotten as well.
+        let ecn = if self.ts.on { self.ecn_of_syn() } else { Flags::default() };
         Header {
             local_port: self.flow().local.port,
             remote_port: self.flow().remote.port,
             seq: self.snd.iss,
             ack: self.rcv.nxt,
-            flags: Flags::SYN | Flags::ACK,
+            flags: Flags::SYN | Flags::ACK | ecn,
             window: self.rcv.syn_window(),
             mss: Some(self.rcv.own_mss),
             // Without timestamps the peer's shift would be forgotten: then nobody scales.
             window_scale: (self.rcv.scaling && self.ts.on).then_some(self.rcv.shift),
-            timestamp: self.ts.on.then(|| (self.cookie_stamp(syn, now), self.ts.recent)),
+            timestamp: self.ts.on.then(|| (self.cookie_stamp(syn, ecn, now), self.ts.recent)),
             sack_permitted: self.sack && self.ts.on,
             ..Header::default()
         }
@@ -107,9 +109,10 @@ impl Tcb {
 
     /// Our timestamp of this moment, its low bits replaced; never one of the future, which the next segment would be
     /// older than.
-    fn cookie_stamp(&self, syn: &Segment, now: Instant) -> u32 {
+    fn cookie_stamp(&self, syn: &Segment, ecn: Flags, now: Instant) -> u32 {
         let shift = syn.options.window_scale.filter(|_| self.rcv.scaling).map_or(NO_SHIFT, u32::from);
-        let bits = shift | if self.sack { SACK_BIT } else { 0 };
+        let ecn = if ecn.has(Flags::ECE) { ECN_BIT } else { 0 };
+        let bits = shift | ecn | if self.sack { SACK_BIT } else { 0 };
         let clock = ms(now);
         let stamp = clock >> STAMP_BITS << STAMP_BITS | bits;
         let stamp = if stamp > clock { stamp.wrapping_sub(1 << STAMP_BITS) } else { stamp };

@@ -6,7 +6,7 @@ use super::{Context, Events, Outgoing, State, Tcb};
 use crate::addr::Flow;
 use crate::buf::FrameId;
 use crate::time::{Instant, SEC};
-use crate::wire::tcp::{FastOpenCookie, Segment};
+use crate::wire::tcp::{FastOpenCookie, Flags, Segment};
 use core::hash::Hasher;
 use siphasher::sip::SipHasher24;
 
@@ -107,14 +107,14 @@ impl Tcb {
     }
 
     /// The SYN with the first of the data, once; when that is not answered, a bare one goes (RFC 7413 §4.1.3.1).
-    pub(super) fn send_syn_data(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
+    pub(super) fn send_syn_data(&mut self, cx: &mut Context<'_, '_>, flags: Flags) -> Option<Outgoing> {
         if self.state != State::SynSent || self.timers.retransmits > 0 || self.fast_open.is(SENT_DATA) {
             return None;
         }
         let id = self.snd.next_unsent()?;
         self.snd.note_sent(cx.frames, id, cx.now);
         self.fast_open.flags |= SENT_DATA;
-        Some(self.send_on_syn(cx, id))
+        Some(self.send_on_syn(cx, id, flags))
     }
 
     /// The SYN-ACK came: what it says of cookies, and of the data that our SYN carried.

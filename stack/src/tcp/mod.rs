@@ -6,7 +6,8 @@
 //! - `fast_path.rs`: one guard in front of the steps, for the segments that nearly all are;
 //! - `receiver.rs`: RCV: reassembly, the window we offer, what acknowledgement is owed;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
-//! - `transmit.rs`: the one place where segments are made, out of what is owed;
+//! - `transmit.rs`: the one place where segments are made, out of what is owed; `pacing.rs`: when data may go;
+//! - `ecn.rs`: the network's marks, ours and the peer's;
 //! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says,
 //!   `path_mtu.rs`: how long its packets may be;
 //! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers,
@@ -21,6 +22,7 @@ mod arrive;
 mod calls;
 mod congestion;
 mod cookie;
+mod ecn;
 mod fast_open;
 mod fast_path;
 mod handshake;
@@ -30,6 +32,7 @@ mod isn;
 mod links;
 mod listen;
 mod options;
+mod pacing;
 mod path_mtu;
 mod receiver;
 mod recovery;
@@ -138,6 +141,8 @@ pub struct Outgoing {
     pub frame: FrameId,
     pub off: u16,
     pub len: u16,
+    /// The TOS octet (traffic class) of the IP header.
+    pub tos: u8,
     /// The frame stays in the send queue (it has data); otherwise whoever sends it releases it.
     pub keep: bool,
 }

@@ -1,6 +1,7 @@
 //! The record of one connection: RFC 9293's transmission control block, and the two ways it begins and the one it ends.
 
 use super::congestion::Congestion;
+use super::ecn::Ecn;
 use super::fast_open::FastOpen;
 use super::path_mtu::PathMtu;
 use super::receiver::Receiver;
@@ -69,6 +70,7 @@ pub struct Tcb {
     pub(super) fast_open: FastOpen,
     pub(super) path: PathMtu,
     pub(super) options: Options,
+    pub(super) ecn: Ecn,
     flow: Flow,
     pub(super) state: State,
     pub(super) owed: Owed,
@@ -137,6 +139,7 @@ impl Tcb {
             fast_open: FastOpen::default(),
             path: PathMtu::UNKNOWN,
             options: *options,
+            ecn: Ecn::new(cx.tunables.ecn, state, iss),
             flow,
             state,
             owed: Owed::SYN,
@@ -158,6 +161,7 @@ impl Tcb {
         let options = &seg.options;
         self.rcv.start(seg.seq, options.window_scale.is_some());
         self.sack &= options.sack_permitted;
+        self.agree_on_ecn(seg);
         self.ts.agree(options.timestamp, cx.now);
         self.snd.shift = if self.rcv.scaling { options.window_scale.unwrap_or(0) } else { 0 };
         // RFC 9293 §3.7.1: without the option, 536. Linux's floor keeps a hostile peer from one-byte segments.

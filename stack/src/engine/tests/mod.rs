@@ -1,7 +1,8 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
 //! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs without end;
 //! `fast_open`: data on them; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `link`: VLANs, a
-//! device that changes; `next_hop`: where frames go; `sockets`: the smaller calls. `raw` makes segments by hand.
+//! device that changes; `next_hop`: where frames go; `pacing`: how fast, and
+//! what the IP header says; `sockets`: the smaller calls. `raw` makes segments by hand.
 
 mod bulk;
 mod chaos;
@@ -14,6 +15,7 @@ mod link;
 mod malformed;
 mod next_hop;
 mod opening;
+mod pacing;
 mod raw;
 mod scarce;
 mod sockets;

@@ -20,7 +20,7 @@ pub(super) fn frame(net: &Net, to: usize, from: Endpoint, header: &Header, paylo
     let (src_mac, tags) = (net.hosts[1 - to].config.mac, Tags::NONE);
     let link = ethernet::Header { dst: config.mac, src: src_mac, tags, ethertype: ethernet::IPV4 };
     ethernet::emit(&link, &mut f);
-    ipv4::emit(&src, &dst, 6, 64, tcp_len as u16, &mut f[14..]);
+    ipv4::emit(&src, &dst, 6, ipv4::Service { tos: 0, ttl: 64 }, tcp_len as u16, &mut f[14..]);
     let header = Header { local_port: from.port, ..*header };
     tcp::emit(&header, &mut f[34..]);
     f[34 + header.len()..].copy_from_slice(payload);

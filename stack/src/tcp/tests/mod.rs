@@ -3,11 +3,13 @@
 mod calls;
 mod close;
 mod cost;
+mod ecn;
 mod fast_path;
 mod handshake;
 mod harness;
 mod icmp;
 mod loss;
+mod pacing;
 mod path_mtu;
 mod peer;
 mod random;
