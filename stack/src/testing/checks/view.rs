@@ -39,7 +39,7 @@ pub(crate) struct View {
     /// Behind the last octet sent; where our FIN is.
     pub(crate) sent_to: i64,
     pub(crate) fin: Option<i64>,
-    /// The last acknowledgement sent, the right edge of the window offered with it, the last timestamp.
+    /// The last acknowledgement sent, the furthest right edge of a window offered, the last timestamp.
     pub(crate) acked: Option<i64>,
     pub(crate) edge: Option<i64>,
     pub(crate) tsval: Option<u32>,
@@ -155,7 +155,8 @@ impl View {
             let ack = self.peer_place(sight.ack);
             let shift = if sight.has(SYN) { 0 } else { self.shifts().0 };
             self.acked = Some(ack);
-            self.edge = Some(ack + (i64::from(sight.window) << shift));
+            let edge = ack + (i64::from(sight.window) << shift);
+            self.edge = Some(self.edge.map_or(edge, |furthest| furthest.max(edge)));
         }
         if let Some((value, _)) = sight.timestamp {
             self.tsval = Some(value);
