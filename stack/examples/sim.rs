@@ -29,7 +29,8 @@ const USAGE: &str = "usage: sim [--seed FIRST] [--count N] [--seconds AT-MOST] [
 const FAILURES_LISTED: u64 = 20;
 
 fn arguments() -> Result<Arguments, String> {
-    let mut arguments = Arguments { seed: 1, count: 1000, seconds: None, list: FAILURES_LISTED as usize, verbose: false };
+    let mut arguments =
+        Arguments { seed: 1, count: 1000, seconds: None, list: FAILURES_LISTED as usize, verbose: false };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         if name == "--verbose" {

@@ -107,6 +107,13 @@ impl Tcb {
         }
     }
 
+    /// A connection that a cookie made: its SYN-ACK went when frames were less scarce perhaps, and offered all that a SYN-ACK
+    /// can. That stands (RFC 9293 §3.8.6).
+    pub fn keep_cookie_window(&mut self) {
+        let offered = (self.options.rcvbuf_bytes / 2).min(self.rcv.space_max).min(u32::from(u16::MAX));
+        self.rcv.edge = self.rcv.edge.later(self.rcv.nxt + offered);
+    }
+
     /// Our timestamp of this moment, its low bits replaced; never one of the future, which the next segment would be
     /// older than.
     fn cookie_stamp(&self, syn: &Segment, ecn: Flags, now: Instant) -> u32 {

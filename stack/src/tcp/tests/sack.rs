@@ -222,3 +222,16 @@ fn small_pieces_that_come_backwards_share_frames_as_well() {
     say(&mut host, 0, 1000);
     assert_eq!(host.tcb.available(), 1100);
 }
+
+#[test]
+fn the_block_that_a_duplicate_lies_in_is_the_next_though_another_grew() {
+    let mut host = plain();
+    say(&mut host, 2000, 1000);
+    hear(&mut host);
+    say(&mut host, 5000, 1000);
+    hear(&mut host);
+    // Two segments come at once: the one again, the other new.
+    say(&mut host, 2000, 1000);
+    say(&mut host, 6000, 1000);
+    assert_eq!(hear(&mut host), (0, vec![(2000, 3000), (2000, 3000), (5000, 7000)]));
+}

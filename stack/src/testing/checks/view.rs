@@ -51,6 +51,8 @@ pub(crate) struct View {
     pub(crate) peer_tsval: Option<u32>,
     /// Data segments that were sent again.
     pub(crate) resent: u64,
+    /// The host knows nothing of it any more.
+    pub(crate) is_over: bool,
 }
 
 /// How far `seq` is behind `base`, as a signed number.
@@ -84,6 +86,18 @@ impl View {
         if sight.has(ACK) {
             self.meet(irs);
         }
+    }
+
+    /// The host forgot the connection, and the peer, which does not know, brought its cookie once more: another begins, with
+    /// the same numbers, that nothing was sent on and nothing came. What the peer offered and its clock stand.
+    pub(crate) fn begin_again(&mut self) {
+        (self.sent_to, self.fin, self.una, self.is_over) = (0, None, 0, false);
+        (self.acked, self.edge) = (None, None);
+    }
+
+    /// Nothing was sent but SYNs.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.is_open() && self.sent_to == 0 && self.fin.is_none()
     }
 
     /// The peer's SYN is the one with this number.

@@ -268,7 +268,7 @@ impl Sim {
         let host = self.network.hosts.iter().position(|h| h.config.ip() == peer.ip || h.config.v6 == peer.ip)?;
         let is_its = |c: &Conn| {
             let from = c.client.as_ref().map(|e| (e.host, e.client_port));
-            from == Some((host, peer.port)) && c.plan.v6 != peer.ip.is_v4()
+            from == Some((host, peer.port)) && c.plan.v6 != peer.ip.is_v4() && !c.plan.to_closed_port
         };
         let began = |i: &usize| self.conns[*i].client.as_ref().map(|e| e.began_at);
         (0..self.conns.len()).filter(|i| is_its(&self.conns[*i])).max_by_key(began)
@@ -343,11 +343,13 @@ impl Sim {
     /// Errors need a reason, and the end of a stream stands where its writer stopped.
     fn check_ends(&mut self) {
         let is_broken = self.plan.may_break || self.plan.is_rough;
+        let denied: Vec<bool> = (0..self.conns.len()).map(|i| self.was_denied(i)).collect();
         let mut verdict = Ok(());
         for (i, conn) in self.conns.iter().enumerate() {
             for (end, peer) in [(&conn.client, &conn.server), (&conn.server, &conn.client)] {
                 let Some(end) = end else { continue };
-                if let Some(error) = end.error.filter(|_| !is_broken && !conn.may_fail()) {
+                let has_reason = is_broken || conn.may_fail() || denied[i];
+                if let Some(error) = end.error.filter(|_| !has_reason) {
                     verdict = Err(format!("connection {i}, {:?}: {error:?} without a reason", end.side));
                 }
                 if let Some(peer) = peer.as_ref().filter(|_| end.trusts_eof() && conn.plan.local_port == 0)
@@ -366,7 +368,9 @@ impl Sim {
     fn describe_stuck(&mut self) -> Option<String> {
         let mut text = String::new();
         for i in 0..self.conns.len() {
-            let may_wait = self.plan.is_rough || self.plan.may_break || self.conns[i].may_fail();
+            // What accept() never saw may be a cookie whose last segment found no room: its server does not know of it.
+            let is_cookie = self.conns[i].server.is_none() && self.has_sent_cookies();
+            let may_wait = self.plan.is_rough || self.plan.may_break || self.conns[i].may_fail() || is_cookie;
             let is_alone = [0, 1].map(|side| self.has_connection(2 * i + side)) != [true, true];
             if self.conns[i].is_done() || may_wait && is_alone {
                 continue;
@@ -383,17 +387,32 @@ impl Sim {
         (!text.is_empty() || steps >= STEPS_MAX).then(|| format!("does not end ({steps} steps):{text}"))
     }
 
-    /// Whether the stack of this end still has its connection, held or orphaned.
-    fn has_connection(&mut self, key: usize) -> bool {
-        let Some(client) = &self.conns[key / 2].client else { return false };
+    fn has_sent_cookies(&mut self) -> bool {
+        self.network.hosts[SERVER].engine().counters().syn_cookies_sent > 0
+    }
+
+    /// Whether the server reset a connection that it knew by a cookie alone.
+    fn was_denied(&mut self, i: usize) -> bool {
+        self.has_sent_cookies()
+            && self.flow_of(2 * i + 1).is_some_and(|(host, flow)| self.monitor.was_denied(host, &flow))
+    }
+
+    /// The host of this end, and its connection's flow there.
+    fn flow_of(&self, key: usize) -> Option<(usize, Flow)> {
+        let client = self.conns[key / 2].client.as_ref()?;
         let v6 = self.conns[key / 2].plan.v6;
         let client_end = Endpoint::new(self.network.endpoint(client.host, v6, 0).ip, client.client_port);
         let server_end = self.network.endpoint(SERVER, v6, SERVER_PORT);
-        let (host, local, remote) = match key % 2 {
-            0 => (client.host, client_end, server_end),
-            _ => (SERVER, server_end, client_end),
-        };
-        self.network.hosts[host].engine().lookup(&Flow { local, remote }).is_some()
+        Some(match key % 2 {
+            0 => (client.host, Flow { local: client_end, remote: server_end }),
+            _ => (SERVER, Flow { local: server_end, remote: client_end }),
+        })
+    }
+
+    /// Whether the stack of this end still has its connection, held or orphaned.
+    fn has_connection(&mut self, key: usize) -> bool {
+        let found = self.flow_of(key);
+        found.is_some_and(|(host, flow)| self.network.hosts[host].engine().lookup(&flow).is_some())
     }
 
     /// Everybody lets go of everything; then nothing may be left.
