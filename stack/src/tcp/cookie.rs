@@ -97,7 +97,7 @@ impl Tcb {
             seq: self.snd.iss,
             ack: self.rcv.nxt,
             flags: Flags::SYN | Flags::ACK | ecn,
-            window: self.rcv.syn_window(),
+            window: self.rcv.syn_window(true),
             mss: Some(self.rcv.own_mss),
             // Without timestamps the peer's shift would be forgotten: then nobody scales.
             window_scale: (self.rcv.scaling && self.ts.on).then_some(self.rcv.shift),

@@ -261,7 +261,7 @@ impl Tcb {
             flags,
             urgent: urgent.unwrap_or(0),
             window: if is_syn {
-                self.rcv.syn_window()
+                self.rcv.syn_window(has_ack)
             } else {
                 self.rcv.offer_window(cx.frames.allowance(), self.sack)
             },

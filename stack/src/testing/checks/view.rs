@@ -13,6 +13,8 @@ pub(crate) struct Opening {
     pub(crate) timestamps: bool,
     pub(crate) sack: bool,
     window: u16,
+    /// Octets that came with it (RFC 7413).
+    text: u64,
 }
 
 impl Opening {
@@ -24,6 +26,7 @@ impl Opening {
             timestamps: sight.timestamp.is_some(),
             sack: sight.sack_permitted,
             window: sight.window,
+            text: sight.payload.len() as u64,
         }
     }
 }
@@ -70,7 +73,10 @@ impl View {
     /// A SYN or a SYN-ACK leaves. One with a number that is news is another connection, or a cookie.
     pub(crate) fn open(&mut self, sight: &Sight) {
         let opening = Opening::of(sight);
-        let irs = sight.ack.wrapping_sub(1);
+        let acked = sight.ack.wrapping_sub(1);
+        // It may acknowledge data of the SYN as well.
+        let is_its = |o: &&Opening| u64::from(acked.wrapping_sub(o.seq)) <= o.text;
+        let irs = self.heard.iter().rev().find(is_its).map_or(acked, |o| o.seq);
         if self.own.iter().any(|(own, _)| own.seq == sight.seq) {
             if sight.has(ACK) && self.peer.is_none() {
                 self.meet(irs);
@@ -106,6 +112,7 @@ impl View {
         let Some(peer) = peer else { return };
         self.peer = Some(peer);
         self.peer_edge = self.peer_edge.max(i64::from(peer.window));
+        self.got.insert(0, peer.text);
     }
 
     pub(crate) fn own(&self) -> Opening {
@@ -180,8 +187,10 @@ impl View {
     /// A segment came.
     pub(crate) fn note_received(&mut self, sight: &Sight) {
         if sight.has(SYN) {
+            let opening = Opening::of(sight);
+            let text = self.heard.iter().filter(|o| o.seq == sight.seq).map(|o| o.text).fold(opening.text, u64::max);
             self.heard.retain(|o| o.seq != sight.seq);
-            self.heard.push(Opening::of(sight));
+            self.heard.push(Opening { text, ..opening });
             let answers = sight.has(ACK) && self.is_open() && self.own_place(sight.ack) >= 0;
             if self.peer.is_none() && answers {
                 self.meet(sight.seq);

@@ -17,7 +17,7 @@ use super::checks::{Verdict, counters, hosts, pairs};
 use super::content::{SERVER_PORT, Side};
 use super::network::Network;
 use crate::addr::{Endpoint, Flow, Ip};
-use crate::socket::{EpollEvent, Errno, Family, SetId, SocketId};
+use crate::socket::{EpollEvent, Errno, Family, SetId, SocketId, SocketOption};
 use crate::tcp::Options;
 use crate::time::{Instant, SEC};
 use end::{Buffer, End, Phase};
@@ -30,8 +30,12 @@ const SERVER: usize = 0;
 /// Processes: of the listener and the epoll sets; the ends of connection `i` are behind.
 const PROC: u16 = 1;
 const PROC_ENDS: u16 = 8;
+/// Connections whose SYN may carry data come from ports of their own.
+const FAST_PORTS: u16 = 7000;
 /// The bell that rings for epoll sets.
 const BELL: u8 = 0;
+/// TCP_FASTOPEN of the listener.
+const FAST_MOST: i32 = 4;
 /// How soon one looks again who found something.
 const LOOK_AGAIN_US: u64 = 100;
 /// After the network is whole again, everything has to end within this time.
@@ -142,6 +146,9 @@ impl Sim {
             let options = Options::new(engine.tunables());
             let local = Endpoint::new(Ip::UNSPECIFIED, SERVER_PORT);
             self.listener = engine.listen(local, false, self.plan.backlog, &options, PROC).ok();
+            if let Some(listener) = self.listener {
+                let _ = engine.set_option(self.began, listener, SocketOption::FastOpen, FAST_MOST);
+            }
         }
     }
 
@@ -212,7 +219,9 @@ impl Sim {
         let now = self.network.clock(plan.client);
         let port = if plan.to_closed_port { SERVER_PORT + 1 } else { SERVER_PORT };
         let remote = self.network.endpoint(SERVER, plan.v6, port);
-        let local = Endpoint::new(self.network.endpoint(plan.client, plan.v6, 0).ip, plan.local_port);
+        // What goes with the SYN depends on the port: one that nobody else has.
+        let port = if plan.is_fast { FAST_PORTS + i as u16 } else { plan.local_port };
+        let local = Endpoint::new(self.network.endpoint(plan.client, plan.v6, 0).ip, port);
         let family = if plan.v6 { Family::V6 } else { Family::V4 };
         let proc = PROC_ENDS + 2 * i as u16;
         let mut engine = self.network.hosts[plan.client].engine();
@@ -224,7 +233,11 @@ impl Sim {
         if let Some(set) = self.sets[plan.client] {
             end.prepare(&mut engine, now, set, 2 * i as u32);
         }
-        match engine.connect(now, socket, Some(local), remote) {
+        let begun = match plan.is_fast {
+            true => end.begin_fast(&mut engine, now, local, remote),
+            false => engine.connect(now, socket, Some(local), remote),
+        };
+        match begun {
             Err(Errno::EINPROGRESS) => end.client_port = engine.local_endpoint(socket).map_or(0, |e| e.port),
             other => {
                 end.error = other.err();
@@ -323,12 +336,16 @@ impl Sim {
         let Some(set) = self.sets[host] else { return };
         let mut buffer = core::mem::take(&mut self.buffer);
         let conn = &mut self.conns[key / 2];
-        let end = if key.is_multiple_of(2) { conn.client.as_mut() } else { conn.server.as_mut() };
-        let Some(end) = end else { return };
+        let (end, peer) = match key % 2 {
+            0 => (&mut conn.client, &conn.server),
+            _ => (&mut conn.server, &conn.client),
+        };
+        let Some(end) = end.as_mut() else { return };
         let time = self.network.now().micros();
         let before = (end.written, end.read, end.phase);
         let mut engine = self.network.hosts[host].engine();
-        let result = end.act(&mut engine, time, now, set, key as u32, &mut buffer);
+        let marks = peer.as_ref().map_or(&[][..], |peer| &peer.marks);
+        let result = end.act(&mut engine, time, now, set, key as u32, &mut buffer, marks);
         end.has_moved = before != (end.written, end.read, end.phase);
         if end.has_moved {
             let (w, r, phase) = (end.written, end.read, end.phase);
@@ -348,7 +365,8 @@ impl Sim {
         for (i, conn) in self.conns.iter().enumerate() {
             for (end, peer) in [(&conn.client, &conn.server), (&conn.server, &conn.client)] {
                 let Some(end) = end else { continue };
-                let has_reason = is_broken || conn.may_fail() || denied[i];
+                let may_come_twice = conn.plan.is_fast && self.plan.has_duplicates;
+                let has_reason = is_broken || conn.may_fail() || denied[i] || may_come_twice;
                 if let Some(error) = end.error.filter(|_| !has_reason) {
                     verdict = Err(format!("connection {i}, {:?}: {error:?} without a reason", end.side));
                 }
