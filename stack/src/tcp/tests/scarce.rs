@@ -106,7 +106,7 @@ fn pruned_octets_come_again() {
 #[test]
 fn cutting_what_got_too_long_leaves_the_last_frames() {
     let mut host = Host::make_with(
-        128,
+        96,
         Tunables { timestamps: 0, mtu_probing: 0, ..Tunables::default() },
         |cx| {
             let mut syn = segment(PEER_ISS, 0, Flags::SYN);

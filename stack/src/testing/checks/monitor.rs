@@ -5,6 +5,7 @@ use super::sight::{ACK, FIN, RST, SYN, Sight, look};
 use super::view::View;
 use super::{answers, hosts, sending};
 use crate::addr::{Endpoint, Flow, Ip};
+use crate::engine::flows::Entry;
 use crate::testing::Host;
 use crate::testing::alloc::collections::{BTreeMap, BTreeSet};
 use crate::testing::alloc::format;
@@ -17,6 +18,10 @@ type Key = (Ip, u16, Ip, u16);
 
 fn key(flow: &Flow) -> Key {
     (flow.local.ip, flow.local.port, flow.remote.ip, flow.remote.port)
+}
+
+fn flow_of(key: &Key) -> Flow {
+    Flow { local: Endpoint::new(key.0, key.1), remote: Endpoint::new(key.2, key.3) }
 }
 
 /// What is known about one host.
@@ -153,11 +158,19 @@ impl Watcher for Monitor {
         let (site, engine) = (&mut self.sites[index], host.engine());
         let by_cookie = engine.counters().syn_cookies_accepted;
         if core::mem::replace(&mut site.by_cookie, by_cookie) != by_cookie {
-            site.views.values_mut().filter(|view| view.is_over).for_each(View::begin_again);
+            // One that ended in this very step was not seen to be over: the one in its place has said nothing yet.
+            let is_young = |at: &Key, view: &View| match engine.lookup(&flow_of(at)) {
+                Some(Entry::Connection(conn)) => {
+                    let info = engine.conns[conn].info(now);
+                    info.bytes_sent == 0 && (view.sent_to > 0 || view.acked > Some(info.bytes_received as i64))
+                }
+                _ => false,
+            };
+            let again = |(at, view): &(&Key, &mut View)| view.is_over || is_young(at, view);
+            site.views.iter_mut().filter(again).for_each(|(_, view)| view.begin_again());
         }
         for (at, view) in site.views.iter_mut().filter(|_| by_cookie > 0) {
-            let flow = Flow { local: Endpoint::new(at.0, at.1), remote: Endpoint::new(at.2, at.3) };
-            view.is_over = view.acked.is_some() && engine.lookup(&flow).is_none();
+            view.is_over = view.acked.is_some() && engine.lookup(&flow_of(at)).is_none();
         }
         let verdict = hosts::check(host, now);
         self.note(now, verdict, || format!("host {index}"));
