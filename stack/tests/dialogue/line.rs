@@ -98,6 +98,10 @@ pub(crate) fn segment(text: &str, names: &BTreeMap<String, i64>) -> Result<Patte
     let flags = packet::flags_from(letters).ok_or_else(|| format!("{letters}: flags are FSRPAUEW, or a dot"))?;
     let mut out = Pattern { flags, times: 1, ..Pattern::default() };
     while let Some(word) = words.next() {
+        if words.clone().next() == Some("*") {
+            words.next();
+            continue;
+        }
         let mut value = || number(words.next().ok_or(format!("{word} of what?"))?, names);
         match word {
             "seq" => out.seq = Some(value()?),
