@@ -135,7 +135,7 @@ pub(crate) fn set_tunable(tunables: &mut Tunables, name: &str, value: &str) -> R
             }
         };
     }
-    set!(sndbuf_bytes rcvbuf_bytes somaxconn syn_backlog syn_retries synack_retries retries2 rto_min_us rto_max_us
+    set!(somaxconn syn_backlog syn_retries synack_retries retries2 rto_min_us rto_max_us
         rto_initial_us delayed_ack_us time_wait_us fin_timeout_us keepalive_time_us keepalive_intvl_us keepalive_probes
         timestamps window_scaling challenge_ack_limit sack dsack slow_start_after_idle ecn syncookies fastopen tw_reuse
         mtu_probing abort_on_overflow congestion ttl reassembly_frames);
