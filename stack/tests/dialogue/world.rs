@@ -2,6 +2,7 @@
 
 use crate::packet::{self, ACK, Addr, Opt, Packet, SYN};
 use sidestep_stack::addr::{Endpoint, Ip, Mac};
+use sidestep_stack::link::Tags;
 use sidestep_stack::socket::{Errno, SocketId};
 use sidestep_stack::testing::{Host, HostConfig};
 use sidestep_stack::time::Instant;
@@ -54,7 +55,7 @@ impl World {
         let mut host = Host::new(config, 0x5ca1_ab1e);
         let peer = HostConfig::nth(PEER);
         for ip in [peer.ip(), peer.v6] {
-            host.engine().net_mut().set_neighbour(&ip, Some(Mac(PEER_MAC)));
+            host.engine().net_mut().set_neighbour(&ip, Tags::NONE, Some(Mac(PEER_MAC)));
         }
         let mut world = World {
             host,
