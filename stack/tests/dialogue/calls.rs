@@ -2,9 +2,10 @@
 
 use crate::line;
 use crate::world::{Flow, World, pattern};
-use sidestep_stack::addr::Endpoint;
+use sidestep_stack::addr::{Endpoint, Ip};
 use sidestep_stack::socket::{Errno, Family, How, SocketOption};
 use sidestep_stack::tcp::Options;
+use std::net::Ipv4Addr;
 
 const PROCESS: u16 = 1;
 const BACKLOG: u32 = 128;
@@ -38,7 +39,11 @@ fn make(world: &mut World, words: &[&str]) -> Result<(Outcome, String), String> 
     let socket = world.socket();
     match *words {
         ["listen", ref rest @ ..] => done(listen(world, rest)?),
-        ["connect"] => Ok((connect(world).map(|()| 0), "EINPROGRESS".into())),
+        ["connect"] => Ok((connect(world, None).map(|()| 0), "EINPROGRESS".into())),
+        ["connect", "to", address] => {
+            let address: Ipv4Addr = address.parse().map_err(|_| format!("{address}: no IPv4 address"))?;
+            Ok((connect(world, Some(Ip::v4(address.octets()))).map(|()| 0), "EINPROGRESS".into()))
+        }
         ["connect-status"] => {
             let outcome = socket.and_then(|s| world.host.engine().connect_status(now, s));
             done(outcome)
@@ -128,8 +133,9 @@ fn listen(world: &mut World, words: &[&str]) -> Result<Result<(), Errno>, String
     Ok(outcome.map(|listener| world.listener = Some(listener)))
 }
 
-fn connect(world: &mut World) -> Result<(), Errno> {
-    let (now, remote) = (world.now, world.peer_endpoint(world.flow().peer_port));
+fn connect(world: &mut World, to: Option<Ip>) -> Result<(), Errno> {
+    let (now, mut remote) = (world.now, world.peer_endpoint(world.flow().peer_port));
+    remote.ip = to.unwrap_or(remote.ip);
     let family = if world.is_v6 { Family::V6 } else { Family::V4 };
     if world.flow().socket.is_none() {
         let s = world.host.engine().open_stream(family, false, PROCESS)?;

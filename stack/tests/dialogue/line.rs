@@ -3,6 +3,7 @@
 use crate::packet::{self, Opt};
 use sidestep_stack::time::{MS, SEC};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 /// A segment as a script writes it; what is `None` does not matter.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,11 @@ pub(crate) struct Pattern {
     pub(crate) times: u32,
     /// The payload is not the stream's: SYN probes, forged data.
     pub(crate) is_garbage: bool,
+    /// Of the peer's frames: other addresses than its own and ours, options of the IP header, a wrong checksum.
+    pub(crate) from: Option<[u8; 4]>,
+    pub(crate) to: Option<[u8; 4]>,
+    pub(crate) ip_options: Vec<u8>,
+    pub(crate) is_damaged: bool,
 }
 
 /// An option that a segment has to carry, in full or by name; or must not carry.
@@ -102,6 +108,19 @@ pub(crate) fn segment(text: &str, names: &BTreeMap<String, i64>) -> Result<Patte
             words.next();
             continue;
         }
+        match word {
+            "from" | "to" => {
+                let text = words.next().ok_or("which address?")?;
+                let address: Ipv4Addr = text.parse().map_err(|_| format!("{text}: no IPv4 address"))?;
+                *(if word == "from" { &mut out.from } else { &mut out.to }) = Some(address.octets());
+                continue;
+            }
+            "ip-options" => {
+                out.ip_options = octets(words.next().ok_or("which options?")?)?;
+                continue;
+            }
+            _ => {}
+        }
         let mut value = || number(words.next().ok_or(format!("{word} of what?"))?, names);
         match word {
             "seq" => out.seq = Some(value()?),
@@ -115,6 +134,7 @@ pub(crate) fn segment(text: &str, names: &BTreeMap<String, i64>) -> Result<Patte
             "ect0" => out.ecn = Some(2),
             "ce" => out.ecn = Some(3),
             "garbage" => out.is_garbage = true,
+            "damaged" => out.is_damaged = true,
             _ => return Err(format!("{word}: no field of a segment")),
         }
     }

@@ -45,6 +45,10 @@ pub(crate) struct Packet {
     pub(crate) payload: Vec<u8>,
     /// The two ECN bits of the IP header.
     pub(crate) ecn: u8,
+    /// Of the IP header; IPv4 alone.
+    pub(crate) ip_options: Vec<u8>,
+    /// The checksum is off by one.
+    pub(crate) is_damaged: bool,
 }
 
 /// The Internet checksum.
@@ -90,13 +94,17 @@ impl Packet {
         out.extend_from_slice(&options);
         out.extend_from_slice(&self.payload);
         let sum = checksum(&[&pseudo_header(src, dst, 6, out.len()), &out]);
-        out[16..18].copy_from_slice(&sum.to_be_bytes());
+        out[16..18].copy_from_slice(&(sum ^ u16::from(self.is_damaged)).to_be_bytes());
         out
     }
 
     /// The frame, from the Ethernet header on.
     pub(crate) fn frame(&self, src: Addr, dst: Addr, macs: ([u8; 6], [u8; 6])) -> Vec<u8> {
-        ip_frame(src, dst, macs, 6, self.ecn, &self.tcp(src, dst))
+        let mut frame = ip_frame(src, dst, macs, 6, self.ecn, &self.tcp(src, dst));
+        if !self.ip_options.is_empty() {
+            add_ip_options(&mut frame, &self.ip_options);
+        }
+        frame
     }
 
     /// Reads a frame, and checks its checksums.
@@ -139,6 +147,7 @@ impl Packet {
             options: tcp[20..header].to_vec(),
             payload: tcp[header..].to_vec(),
             ecn,
+            ..Packet::default()
         })
     }
 
@@ -172,6 +181,17 @@ fn ip_frame(src: Addr, dst: Addr, macs: ([u8; 6], [u8; 6]), protocol: u8, ecn: u
     }
     out.extend_from_slice(payload);
     out
+}
+
+/// Puts options (whole words of them) behind the IPv4 header of a frame.
+fn add_ip_options(frame: &mut Vec<u8>, options: &[u8]) {
+    frame.splice(34..34, options.iter().copied());
+    frame[14] += (options.len() / 4) as u8;
+    let total = u16::from_be_bytes([frame[16], frame[17]]) + options.len() as u16;
+    frame[16..18].copy_from_slice(&total.to_be_bytes());
+    frame[24..26].copy_from_slice(&[0, 0]);
+    let sum = checksum(&[&frame[14..34 + options.len()]]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// An ICMP error about `quoted`, a segment that went from `ours` to `theirs`. `kind` is type and code of the family; `word`

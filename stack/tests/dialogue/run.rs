@@ -1,7 +1,7 @@
 //! Running a case, line by line. Whatever the stack sends has to be asked for by the next line: anything else is a failure.
 
 use crate::line::{self, Pattern, Wanted, When};
-use crate::packet::{self, ACK, FIN, Opt, PSH, Packet, SYN};
+use crate::packet::{self, ACK, Addr, FIN, Opt, PSH, Packet, SYN};
 use crate::script::{Case, Line};
 use crate::world::{PEER_MAC, World, pattern};
 use crate::{calls, expect};
@@ -233,6 +233,8 @@ fn give(world: &mut World, segment: &Pattern, nth: u32) -> Result<(), String> {
         window: segment.win.unwrap_or(u16::MAX),
         urgent: segment.urg.unwrap_or(0),
         ecn: segment.ecn.unwrap_or(0),
+        ip_options: segment.ip_options.clone(),
+        is_damaged: segment.is_damaged,
         ..Packet::default()
     };
     for option in &segment.options {
@@ -251,7 +253,8 @@ fn give(world: &mut World, segment: &Pattern, nth: u32) -> Result<(), String> {
     let garbage = u8::from(segment.is_garbage) * 0x55;
     packet.payload = (0..segment.len).map(|n| pattern(first.wrapping_add(n)) ^ garbage).collect();
     let (ours, theirs) = world.addresses();
-    let frame = packet.frame(theirs, ours, (PEER_MAC, world.host.config.mac.0));
+    let (from, to) = (segment.from.map_or(theirs, Addr::V4), segment.to.map_or(ours, Addr::V4));
+    let frame = packet.frame(from, to, (PEER_MAC, world.host.config.mac.0));
     world.note("<", &packet);
     world.deliver(&frame);
     Ok(())
