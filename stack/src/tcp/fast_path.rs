@@ -26,7 +26,8 @@ impl Tcb {
             && u32::from(seg.payload_len) <= rcv.window()
             && (seg.payload_len != 0 || seg.ack != snd.una)
             && rcv.is_calm()
-            && self.recovery.is_calm()
+            && seg.options.sack.is_empty()
+            && self.is_calm()
     }
 
     /// Steps five and seven, for a segment that [`Tcb::is_expected`].
@@ -38,7 +39,7 @@ impl Tcb {
         self.timers.probes = 0;
         let mut events = Events::NONE;
         if seg.ack != self.snd.una {
-            events = self.acknowledge(cx, seg.ack, seg.options.timestamp.map(|(_, echo)| echo));
+            events = self.acknowledge(cx, seg, false);
         }
         if seg.payload_len == 0 {
             cx.frames.release(frame);

@@ -15,6 +15,10 @@ pub(super) enum Waiting {
     Acknowledgement,
     /// A window (RFC 9293 §3.8.6.1), or the end of a cork.
     Window,
+    /// What others overtook (RFC 8985 §6.3).
+    Reorder,
+    /// The acknowledgements of the tail: then a probe goes (RFC 8985 §7.2).
+    Probe,
 }
 
 /// An instant that is zero is not armed.
@@ -48,6 +52,17 @@ impl Timers {
         if !self.retransmit_at.is_set() || self.waiting == Waiting::Window {
             self.arm_retransmit(now, after_us);
         }
+    }
+
+    pub(super) fn arm_reorder(&mut self, now: Instant, after_us: u64) {
+        self.retransmit_at = now.after_us(after_us);
+        self.waiting = Waiting::Reorder;
+    }
+
+    #[inline]
+    pub(super) fn arm_probe(&mut self, now: Instant, after_us: u64) {
+        self.retransmit_at = now.after_us(after_us);
+        self.waiting = Waiting::Probe;
     }
 
     fn arm_persist(&mut self, now: Instant, after_us: u64) {
@@ -100,6 +115,14 @@ impl Tcb {
                 (State::SynSent | State::SynReceived, _) => self.expire_syn(cx),
                 (_, Waiting::Acknowledgement) => self.expire_retransmit(cx),
                 (_, Waiting::Window) => self.expire_persist(cx),
+                (_, Waiting::Reorder) => {
+                    self.expire_reorder(cx);
+                    Events::NONE
+                }
+                (_, Waiting::Probe) => {
+                    self.expire_probe(cx);
+                    Events::NONE
+                }
             };
         }
         if is_due(self.timers.alive_at, cx.now) {
@@ -165,10 +188,18 @@ impl Tcb {
             return Events::NONE;
         }
         cx.counters.rto_expiries += 1;
-        self.recover_on_timeout(cx, self.timers.retransmits == 0);
+        self.recover_on_timeout(cx);
         self.back_off(cx);
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
+    }
+
+    /// The tail's acknowledgements stay away. Sending the probe sets the timer; should it not come to that, this does. From
+    /// the probe on it counts as silence.
+    fn expire_probe(&mut self, cx: &Context<'_, '_>) {
+        self.note_stalled(cx, u64::from(self.front_age_us(cx).unwrap_or(0)));
+        self.recovery.owes_probe = true;
+        self.timers.arm_retransmit(cx.now, self.rto_us(cx));
     }
 
     /// The window is still closed, or too small for what waits: probe it, or send what fits all the same.

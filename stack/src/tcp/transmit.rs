@@ -26,13 +26,22 @@ impl Tcb {
     /// Whether [`Tcb::poll_transmit`] has something to send now.
     #[inline]
     pub fn wants_transmit(&self) -> bool {
-        self.owed.is_urgent() || self.may_retransmit() || self.sendable() > 0 || self.is_fin_due()
+        self.owed.is_urgent()
+            || self.recovery.owes_probe
+            || self.may_retransmit()
+            || self.sendable() > 0
+            || self.is_fin_due()
     }
 
     /// The next segment to send now; `None` when there is none, or no frame to build it in (then a timer tries again).
     pub fn poll_transmit(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
         if self.owed.has(Owed::SYN) {
             return self.send_syn(cx);
+        }
+        if self.recovery.owes_probe
+            && let Some(probe) = self.send_probe(cx)
+        {
+            return Some(probe);
         }
         if self.may_retransmit()
             && let Some(again) = self.send_again(cx)
@@ -60,11 +69,12 @@ impl Tcb {
     }
 
     fn may_retransmit(&self) -> bool {
-        let snd = &self.snd;
-        snd.lost > 0
-            && !snd.ring_busy
-            && (self.recovery.retransmit_now
-                || snd.pipe(self.recovery.credit) + u32::from(snd.mss) <= self.congestion.cwnd())
+        let (snd, recovery) = (&self.snd, &self.recovery);
+        if snd.board.lost == 0 || snd.ring_busy || recovery.new_first {
+            return false;
+        }
+        let pipe = snd.pipe();
+        recovery.retransmit_now || pipe == 0 || pipe + u32::from(snd.mss) <= self.congestion.cwnd()
     }
 
     /// All data went; our FIN did not.
@@ -82,7 +92,7 @@ impl Tcb {
     }
 
     fn send_again(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
-        let id = self.snd.next_lost()?;
+        let id = self.snd.board.next_lost()?;
         if cx.frames.is_in_tx(id) {
             self.snd.ring_busy = true;
             self.timers.arm_retransmit(cx.now, RING_BUSY_RETRY_US);
@@ -92,24 +102,42 @@ impl Tcb {
             self.retry_without_frame(cx);
             return None;
         }
-        self.snd.note_resent(cx.frames, id, cx.now);
         self.recovery.retransmit_now = false;
-        cx.counters.retransmits += 1;
-        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
-        Some(self.send_queued(cx, id))
+        Some(self.resend(cx, id))
     }
 
-    fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
+    /// A frame in flight goes again.
+    pub(super) fn resend(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Outgoing {
+        let pipe = self.snd.pipe();
+        self.snd.note_resent(cx.frames, id, cx.now);
+        self.congestion.rate.on_sent(cx.frames.meta_mut(id), pipe, cx.now);
+        self.note_sent_again(cx, u32::from(cx.frames.meta(id).len));
+        cx.counters.retransmits += 1;
+        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        self.send_queued(cx, id)
+    }
+
+    pub(super) fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
         let id = self.snd.next_unsent()?;
         if u32::from(cx.frames.meta(id).len) > n && !self.snd.split(cx.frames, id, n as u16) {
             self.retry_without_frame(cx);
             return None;
         }
-        if self.snd.flight() == 0 && cx.now.since_us(self.snd.last_sent_at) > self.rtt.rto_us() {
+        let pipe = self.snd.pipe();
+        if self.snd.flight() == 0
+            && cx.tunables.slow_start_after_idle != 0
+            && cx.now.since_us(self.snd.last_sent_at) > self.rtt.rto_us()
+        {
             self.congestion.on_idle(cx.now, u32::from(self.snd.mss));
         }
         self.snd.note_sent(cx.frames, id, cx.now);
-        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        self.congestion.rate.on_sent(cx.frames.meta_mut(id), pipe, cx.now);
+        self.note_new_sent(n);
+        if self.may_probe() {
+            self.arm_for_flight(cx);
+        } else {
+            self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        }
         Some(self.send_queued(cx, id))
     }
 
@@ -130,7 +158,7 @@ impl Tcb {
         self.build(cx, &content)
     }
 
-    fn send_fin(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
+    pub(super) fn send_fin(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
         let segment = self.send_empty(cx, self.snd.queued_end, Flags::FIN | Flags::ACK)?;
         if self.owed.has(Owed::FIN_AGAIN) {
             self.owed.remove(Owed::FIN_AGAIN);
@@ -138,7 +166,11 @@ impl Tcb {
             self.snd.retransmits_total += 1;
         }
         self.note_fin_sent();
-        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        if self.may_probe() {
+            self.arm_for_flight(cx);
+        } else {
+            self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        }
         Some(segment)
     }
 

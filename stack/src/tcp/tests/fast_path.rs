@@ -49,6 +49,10 @@ fn random_segment(random: &mut Random, tcb: &Tcb, now: Instant) -> (Segment, Vec
         let echo = echo.wrapping_sub(random.below(20) as u32);
         seg.options.timestamp = Some((value.wrapping_add(random.below(3) as u32), echo));
     }
+    if random.chance(8) {
+        let edge = |random: &mut Random| tcb.snd.una + random.below(u64::from(tcb.snd.flight()) + 200) as u32;
+        seg.options.sack.push(edge(random), edge(random));
+    }
     let len = if random.chance(50) { 0 } else { random.below(1448) as usize };
     (seg, vec![3; len])
 }
