@@ -34,6 +34,9 @@ pub struct Counters {
     /// Times somebody slept waiting for this stack, and times the daemon ran it.
     pub sleeps: u64,
     pub daemon_runs: u64,
+    /// Data that came with the mark of congestion, and times our window fell for an echo of one.
+    pub ecn_marks: u64,
+    pub ecn_reductions: u64,
     pub drops: DropCounters,
     /// SACK blocks received; those that made no sense; reports of duplicates (RFC 2883).
     pub sack_blocks: u64,

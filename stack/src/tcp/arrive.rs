@@ -120,6 +120,7 @@ impl Tcb {
     /// Fifth: ACK. It moves SND.UNA, updates the window, and may acknowledge our FIN.
     pub(super) fn fifth_ack(&mut self, cx: &mut Context<'_, '_>, seg: &Segment) -> Result<Events, Stop> {
         self.check_ack(seg)?;
+        self.note_echo(cx, seg);
         self.ts.note(seg.options.timestamp, seg.seq, self.rcv.acked, cx.now);
         let window_moved = self.update_window(seg);
         self.timers.probes = 0;
@@ -196,6 +197,7 @@ impl Tcb {
             cx.frames.release(frame);
             return Ok(Events::NONE);
         }
+        self.note_marks(cx, seg);
         Ok(self.take_text(cx, seg, frame))
     }
 

@@ -4,10 +4,11 @@
 
 use super::{Context, Events, State, Tcb};
 use crate::buf::FrameId;
+use crate::ip::ecn;
 use crate::wire::tcp::{Flags, Segment};
 
-/// These decide what a segment is; PSH, ECE and CWR do not.
-const DECISIVE: u8 = Flags::FIN.0 | Flags::SYN.0 | Flags::RST.0 | Flags::ACK.0 | Flags::URG.0;
+/// These decide what a segment is; PSH does not.
+const DECISIVE: u8 = !Flags::PSH.0;
 
 impl Tcb {
     /// Whether the segment is the next data, or a new acknowledgement, and nothing else.
@@ -20,6 +21,7 @@ impl Tcb {
         };
         self.state == State::Established
             && seg.flags.0 & DECISIVE == Flags::ACK.0
+            && seg.ecn != ecn::CE
             && seg.seq == rcv.nxt
             && timestamp_is_fine
             && seg.ack.since(snd.una) <= snd.flight()

@@ -97,6 +97,7 @@ impl Tcb {
         if self.timers.retransmits > 1 {
             self.congestion.distrust(u32::from(self.snd.mss));
         }
+        self.congestion.start(cx.now, self.rtt.srtt_us());
         self.owed.remove(Owed::SYN);
         self.snd.una = self.snd.nxt;
         self.timers.note_progress();

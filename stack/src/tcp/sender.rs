@@ -283,6 +283,7 @@ impl Tcb {
         }
         // Time has passed: the transmit ring may be empty.
         self.snd.ring_busy = false;
+        self.look_at_pace(cx.now);
         self.learn_rtt(cx, &tally);
         self.recover_on_ack(cx, &mut tally);
         let mut events = Events::NONE;

@@ -1,4 +1,4 @@
-//! The deadlines of a connection: retransmission or persist, delayed acknowledgement, and one that watches over the
+//! The deadlines of a connection: retransmission or persist, delayed acknowledgement, pacing, and one that watches over the
 //! connection's life (keepalive, FIN-WAIT-2, TIME-WAIT).
 
 use super::sender::Fin;
@@ -28,6 +28,8 @@ pub(super) struct Timers {
     retransmit_at: Instant,
     pub(super) ack_at: Instant,
     pub(super) alive_at: Instant,
+    /// Pacing: the next data may go then, in nanoseconds.
+    pub(super) paid_until_ns: u64,
     /// Since when nothing we sent was answered.
     stalled_since: Instant,
     waiting: Waiting,
@@ -37,7 +39,9 @@ pub(super) struct Timers {
     pub(super) retransmits: u8,
     /// Probes without an answer.
     pub(super) probes: u8,
-    _pad: u32,
+    /// Data waits for `paid_until_ns`.
+    pub(super) is_paced: bool,
+    _pad: [u8; 3],
 }
 
 impl Timers {
@@ -85,10 +89,16 @@ impl Timers {
         self.stalled_since = Instant::ZERO;
     }
 
+    /// When data that waits for its pace may go; not set when none does.
+    #[inline]
+    pub(super) fn pace_at(&self) -> Instant {
+        Instant::from_micros(if self.is_paced { self.paid_until_ns.div_ceil(1000).max(1) } else { 0 })
+    }
+
     fn earliest(&self) -> u64 {
         // Not armed is zero; minus one it is the latest of all.
         let at = |i: Instant| i.micros().wrapping_sub(1);
-        at(self.retransmit_at).min(at(self.ack_at)).min(at(self.alive_at))
+        at(self.retransmit_at).min(at(self.ack_at)).min(at(self.alive_at)).min(at(self.pace_at()))
     }
 }
 
@@ -109,6 +119,7 @@ impl Tcb {
         if is_due(self.timers.ack_at, cx.now) {
             self.expire_delayed_ack(cx.now);
         }
+        self.look_at_pace(cx.now);
         let mut arrival = Arrival::default();
         if is_due(self.timers.retransmit_at, cx.now) {
             arrival.events |= match (self.state, self.timers.waiting) {

@@ -175,7 +175,6 @@ impl Tcb {
             nxt: self.snd.nxt.0,
             rtt_us: tally.newest.filter(|n| !n.was_resent && !tally.has_resent).map(|n| n.rtt_us),
             srtt_us: self.rtt.srtt_us(),
-            min_rtt_us: self.rtt.min_us(),
             is_recovering: was_recovering || self.recovery.phase != Phase::Open,
             is_cwnd_limited: self.is_cwnd_limited(),
             rate,

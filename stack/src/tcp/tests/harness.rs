@@ -254,7 +254,7 @@ pub(super) const PEER_ISS: u32 = 5000;
 
 /// A connection that a peer without options opened: SND.NXT = 1001, RCV.NXT = 5001, MSS 1460, at 1 s.
 pub(super) fn established() -> Host {
-    established_with(Tunables { timestamps: 0, ..Tunables::default() })
+    established_with(Tunables { timestamps: 0, congestion: crate::tcp::Algorithm::Reno as u32, ..Tunables::default() })
 }
 
 pub(super) fn established_with(tunables: Tunables) -> Host {

@@ -63,7 +63,9 @@ impl Path {
     pub(super) fn with(sack: bool, timestamps: bool, rtt_ms: u64, iss: u32, sndbuf_bytes: u32) -> Path {
         let mut options = wire_options(sack, timestamps);
         options.window_scale = Some(5);
-        let mut host = established_by(Tunables::default(), &options, iss, rtt_ms);
+        // Reno's halves are easy to check.
+        let tunables = Tunables { congestion: crate::tcp::Algorithm::Reno as u32, ..Tunables::default() };
+        let mut host = established_by(tunables, &options, iss, rtt_ms);
         host.tcb.options_mut().sndbuf_bytes = sndbuf_bytes;
         Path {
             host,
