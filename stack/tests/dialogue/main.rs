@@ -14,7 +14,7 @@ mod runner;
 mod script;
 mod world;
 
-/// Runs every case of every script; DIALOGUE=part-of-a-name runs some.
+/// Runs every case of every script, the states' also over IPv6; DIALOGUE=part-of-a-name runs some.
 #[test]
 fn scripts_pass() {
     #[allow(clippy::disallowed_methods)] // A developer's filter; it is no tunable.
@@ -24,9 +24,10 @@ fn scripts_pass() {
     for path in script::files() {
         let cases = script::cases_of(&path).unwrap_or_else(|wrong| panic!("{wrong}"));
         for case in cases.iter().filter(|case| case.name.contains(&only)) {
-            count += 1;
-            if let Err(failure) = run::run(case) {
-                failures.push(failure.to_string());
+            let families: &[bool] = if case.name.starts_with("states/") { &[false, true] } else { &[false] };
+            for is_v6 in families {
+                count += 1;
+                failures.extend(run::run(case, *is_v6).err().map(|failure| failure.to_string()));
             }
         }
     }

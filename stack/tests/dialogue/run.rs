@@ -37,8 +37,9 @@ struct Setup {
     is_v6: bool,
 }
 
-pub(crate) fn run(case: &Case) -> Result<(), Failure> {
-    let mut setup = Setup { config: HostConfig::nth(1), is_v6: false };
+/// `is_v6`: over IPv6, whatever the script says.
+pub(crate) fn run(case: &Case, is_v6: bool) -> Result<(), Failure> {
+    let mut setup = Setup { config: HostConfig::nth(1), is_v6 };
     let mut world: Option<World> = None;
     let mut current = case.prelude.first().or(case.body.first()).cloned();
     let mut go = |lines: &[Line], world: &mut Option<World>, current: &mut Option<Line>| {
@@ -62,7 +63,7 @@ pub(crate) fn run(case: &Case) -> Result<(), Failure> {
         .and_then(|()| go(&case.body, &mut world, &mut current))
         .and_then(|()| world.as_ref().map_or(Err("the script does nothing".into()), nothing_more));
     outcome.map_err(|what| Failure {
-        case: case.name.clone(),
+        case: format!("{}{}", case.name, if is_v6 { " over IPv6" } else { "" }),
         line: current.expect("a case has lines"),
         what,
         trace: world.map(|world| world.trace).unwrap_or_default(),

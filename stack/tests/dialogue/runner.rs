@@ -5,7 +5,7 @@ use crate::{run, script};
 /// Line and message of the failure of a script.
 fn failure_of(text: &str) -> (usize, String) {
     let cases = script::cases_in("inline", text).expect("the script can be read");
-    match run::run(&cases[0]) {
+    match run::run(&cases[0], false) {
         Err(failure) => (failure.line.number, failure.to_string()),
         Ok(()) => panic!("passed:\n{text}"),
     }
