@@ -40,7 +40,7 @@ pub use transmit::TxFrame;
 macro_rules! context {
     ($engine:expr, $now:expr) => {
         $crate::tcp::Context {
-            now: $now,
+            now: $engine.state.clock.read($now),
             frames: &mut $engine.frames,
             counters: &mut $engine.state.counters,
             tunables: &$engine.state.tunables,

@@ -123,7 +123,8 @@ impl Engine<'_> {
     }
 
     fn arrive_at_time_wait(&mut self, now: Instant, index: u32, origin: &Origin, seg: &Segment) -> Result<Fate, Drop> {
-        match self.time_waits[index].arrive(now, &self.state.tunables, seg) {
+        let at = self.state.clock.read(now);
+        match self.time_waits[index].arrive(at, &self.state.tunables, seg) {
             TimeWaitVerdict::Drop => Ok(Fate::Done),
             TimeWaitVerdict::Ack(control) => {
                 self.reply(&origin.flow, origin.hop, origin.queue, &control);

@@ -64,6 +64,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) tunables: Tunables,
     pub(crate) counters: Counters,
+    pub(crate) clock: Clock,
     /// Connections that may have something to send, and those that wait for a neighbour's MAC.
     pub(crate) transmit: Queue,
     pub(crate) waiting: Queue,
@@ -112,6 +113,7 @@ impl Default for Core {
             config: Config::default(),
             tunables: Tunables::default(),
             counters: Counters::default(),
+            clock: Clock::default(),
             transmit: Queue::EMPTY,
             waiting: Queue::EMPTY,
             waiting_until: Instant::ZERO,
@@ -156,6 +158,22 @@ impl Core {
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();
         self.wheel.clear();
+    }
+}
+
+/// The stack's time: that of its callers, but it never goes back. One caller may read the clock, wait for the lock, and
+/// come after another who read it later; a timestamp of its (RFC 7323 §4) would then be older than the last one sent, and
+/// the peer would take the segment for an old duplicate.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// What time it is, for a caller who thinks that it is `now`.
+    #[inline]
+    pub(crate) fn read(&mut self, now: Instant) -> Instant {
+        self.0 = self.0.max(now);
+        self.0
     }
 }
 

@@ -91,7 +91,12 @@ impl Engine<'_> {
     /// The socket is told when there is room. No acknowledgement will tell one that has nothing under way: what it waits
     /// for is frames.
     pub(crate) fn want_room(&mut self, index: u32) {
-        self.sockets[index].wants_room = true;
+        let socket = &mut self.sockets[index];
+        socket.wants_room = true;
+        if socket.conn != NONE {
+            // It may not know: at the last write there was room, and frames became few since.
+            self.conns[socket.conn].want_room();
+        }
         self.state.starved |= self.frames.pressure() == Pressure::Exhausted;
     }
 

@@ -129,6 +129,11 @@ impl Tcb {
         self.options.sndbuf_bytes.min(allowance)
     }
 
+    /// The application waits for room: the acknowledgement that makes some says [`Events::WRITABLE`].
+    pub(crate) fn want_room(&mut self) {
+        self.wants_room = true;
+    }
+
     /// Whether there is room enough to call it writable: at least half of what is used (Linux: sk_stream_is_writeable).
     pub fn is_writable(&self, frames: &Frames<'_>) -> bool {
         self.send_room(frames) >= self.send_used().div_ceil(2).max(1)

@@ -193,6 +193,12 @@ impl Tcb {
         &mut self.options
     }
 
+    /// ISS and IRS: which connection of its flow it is.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn initial_numbers(&self) -> (Seq, Seq) {
+        (self.snd.iss, self.rcv.irs)
+    }
+
     /// Whether a listener made it.
     pub fn is_passive(&self) -> bool {
         self.passive

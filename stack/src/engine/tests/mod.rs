@@ -1,6 +1,7 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
 //! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `link`: VLANs, a device
-//! that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header says; `sockets`: the smaller calls.
+//! that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header says; `ring`: frames that have not left
+//! yet; `sockets`: the smaller calls.
 
 mod bulk;
 mod chaos;
@@ -11,6 +12,7 @@ mod link;
 mod malformed;
 mod next_hop;
 mod pacing;
+mod ring;
 mod scarce;
 mod sockets;
 

@@ -191,3 +191,23 @@ fn what_came_out_of_order_is_given_back_and_comes_again() {
         finish(rig.net);
     }
 }
+
+#[test]
+fn whoever_finds_no_room_only_because_frames_are_few_hears_of_it_later() {
+    let mut net = Net::new(1);
+    let (_, server, client) = pair(&mut net);
+    assert_eq!(send(&mut net, CLIENT, client, &[1; 40_000]), Ok(40_000));
+    let mut engine = net.hosts[CLIENT].engine();
+    // The write left room. What is asked for now is not there: frames became few.
+    engine.frames_mut().set_pressure(Pressure::Critical);
+    let set = engine.epoll_open(PROC).unwrap();
+    engine.epoll_add(set, client, 1, OUT, 1).unwrap();
+    engine.epoll_wait_on(set, 0).unwrap();
+    assert_eq!(engine.epoll_has_ready(set), Ok(false));
+    assert_eq!(engine.take_wakeups(), 0);
+    net.run_for(SEC);
+    let mut engine = net.hosts[CLIENT].engine();
+    assert_eq!((engine.take_wakeups(), engine.epoll_has_ready(set)), (1, Ok(true)));
+    assert_eq!(recv(&mut net, SERVER, server).map(|bytes| bytes.len()), Ok(40_000));
+    finish(net);
+}
