@@ -239,8 +239,12 @@ fn give(world: &mut World, segment: &Pattern, nth: u32) -> Result<(), String> {
         ..Packet::default()
     };
     for option in &segment.options {
-        let Wanted::Exactly(option) = option else { return Err("the peer's options need values".into()) };
-        let absolute = match option {
+        let option = match option {
+            Wanted::Exactly(option) => option.clone(),
+            Wanted::Named(name) if name == "fo" => Opt::FastOpen(world.cookie.clone()),
+            _ => return Err("the peer's options need values".into()),
+        };
+        let absolute = match &option {
             Opt::Timestamp(value, echo) => Opt::Timestamp(*value, echo.wrapping_add(base)),
             Opt::Sack(blocks) => {
                 let one = |seq: u32| world.our_seq(i64::from(seq));

@@ -44,7 +44,9 @@ pub(crate) struct World {
     pub(crate) flow: u32,
     pub(crate) listener: Option<SocketId>,
     pub(crate) numbers: BTreeMap<String, i64>,
-    pub is_v6: bool,
+    pub(crate) is_v6: bool,
+    /// The last Fast Open cookie we granted.
+    pub(crate) cookie: Vec<u8>,
     pub(crate) drops_before: Vec<u64>,
     pub(crate) counters_before: BTreeMap<String, u64>,
     pub(crate) trace: Vec<String>,
@@ -66,6 +68,7 @@ impl World {
             listener: None,
             numbers: BTreeMap::new(),
             is_v6,
+            cookie: Vec::new(),
             drops_before: Vec::new(),
             counters_before: BTreeMap::new(),
             trace: Vec::new(),
@@ -163,8 +166,10 @@ impl World {
             flow.our_port = packet.src_port;
         }
         for option in packet::read_options(&packet.options) {
-            if let (None, Opt::Timestamp(value, _)) = (flow.ts_base, option) {
-                flow.ts_base = Some(value);
+            match option {
+                Opt::Timestamp(value, _) => flow.ts_base = flow.ts_base.or(Some(value)),
+                Opt::FastOpen(cookie) if !cookie.is_empty() => self.cookie = cookie,
+                _ => {}
             }
         }
     }
