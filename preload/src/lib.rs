@@ -30,6 +30,7 @@ mod local;
 mod options;
 mod symbols;
 mod sys;
+mod tcp_info;
 mod template;
 mod user;
 

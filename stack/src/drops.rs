@@ -62,6 +62,7 @@ drops! {
     ControlQueueFull = "no room to answer (RST, SYN cookie, TIME-WAIT ACK)";
     NoRoute = "no route to the destination";
     NeighbourUnresolved = "next hop's MAC address is not known yet";
+    ReassemblyPruned = "came out of order, and its frame was needed for what lies lower; it comes again (RFC 2018 §8)";
 }
 
 /// One counter per reason.

@@ -117,7 +117,8 @@ pub(crate) unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> Resul
     let iov = unsafe { iovecs(header.msg_iov, header.msg_iovlen) }?;
     // SAFETY: the application's buffers.
     let n = unsafe { receive(&stream, iov, flags) }?;
-    (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, 0);
+    let oob = if flags & MSG_OOB == 0 { 0 } else { MSG_OOB | if n == 0 { MSG_TRUNC } else { 0 } };
+    (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, oob);
     Ok(n)
 }
 
@@ -155,7 +156,8 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
         return Err(EAGAIN); // our error queue is always empty
     }
     if flags & MSG_OOB != 0 {
-        return Err(EINVAL); // no urgent byte is ever kept out of line (RFC 6093)
+        // SAFETY: the same contract.
+        return unsafe { receive_urgent(stream, iov, flags) };
     }
     let mut got = 0usize;
     let wanted: usize = iov.iter().map(|v| v.iov_len).fold(0, usize::saturating_add);
@@ -169,7 +171,9 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
             Ok(0) => Ok(got),
             Ok(n) => {
                 got += n;
-                if all && got < wanted { Err(EAGAIN) } else { Ok(got) }
+                // Whoever waits for all of it hears of the urgent mark all the same.
+                let goes_on = all && got < wanted && guard.is_at_mark(stream.id) != Ok(true);
+                if goes_on { Err(EAGAIN) } else { Ok(got) }
             }
             Err(EAGAIN) => Err(EAGAIN),
             Err(_) if got > 0 => Ok(got),
@@ -184,6 +188,23 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
         Err(_) if got > 0 => Ok(got as isize),
         result => result.map(|n| n as isize),
     }
+}
+
+/// recv with MSG_OOB: one octet, at once or not at all.
+///
+/// # Safety
+/// The buffers are writable.
+unsafe fn receive_urgent(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize> {
+    let octet = stream.with(|guard, now| {
+        guard.poll(now);
+        guard.recv_urgent(stream.id, flags & MSG_PEEK != 0)
+    })?;
+    let (Some(octet), Some(room)) = (octet, iov.iter().find(|v| v.iov_len > 0)) else { return Ok(0) };
+    if flags & MSG_TRUNC == 0 {
+        // SAFETY: the caller's promise; there is room for one.
+        unsafe { room.iov_base.cast::<u8>().write(octet) };
+    }
+    Ok(1)
 }
 
 /// A call found nothing to do. A nonblocking one has one more look, at what the rings hold by now (data, or
@@ -240,8 +261,8 @@ unsafe fn receive_step(
             Err(_) if total > 0 => break,
             Err(e) => return Err(number(e)),
         }
-        // A peek always starts at the first byte, so it fills one buffer only.
-        if peek || matches!(step, Ok(n) if n < room) {
+        // A peek always starts at the first byte, so it fills one buffer only. And nobody reads across the urgent mark.
+        if peek || matches!(step, Ok(n) if n < room) || guard.is_at_mark(stream.id) == Ok(true) {
             break;
         }
     }
@@ -311,7 +332,7 @@ pub(crate) unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> Res
 /// # Safety
 /// The buffers are readable.
 unsafe fn transmit(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize> {
-    if flags & (MSG_OOB | libc::MSG_FASTOPEN) != 0 {
+    if flags & libc::MSG_FASTOPEN != 0 {
         return Err(EOPNOTSUPP);
     }
     let wanted = iov.iter().map(|v| v.iov_len).fold(0, usize::saturating_add).min(COUNT_MAX);
@@ -319,7 +340,7 @@ unsafe fn transmit(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize
     let mut step = |guard: &mut Guard<'_>, now: Instant| {
         note_more(stream, guard, now, flags & MSG_MORE != 0);
         // SAFETY: the caller's promise.
-        match unsafe { transmit_step(stream, guard, now, iov, sent) } {
+        match unsafe { transmit_step(stream, guard, now, iov, sent, flags) } {
             Ok(n) => {
                 sent += n;
                 if sent < wanted { Err(EAGAIN) } else { Ok(sent) }
@@ -362,6 +383,7 @@ unsafe fn transmit_step(
     now: Instant,
     iov: &[iovec],
     from: usize,
+    flags: c_int,
 ) -> Result<usize> {
     let (mut skip, mut total) = (from, 0usize);
     for v in iov {
@@ -377,7 +399,11 @@ unsafe fn transmit_step(
             // SAFETY: the caller's promise; `start + len` is within the buffer.
             unsafe { core::slice::from_raw_parts(v.iov_base.cast::<u8>().add(start), len) }
         };
-        match guard.send(now, stream.id, data) {
+        let step = match flags & MSG_OOB {
+            0 => guard.send(now, stream.id, data),
+            _ => guard.send_urgent(now, stream.id, data),
+        };
+        match step {
             Ok(n) => {
                 total += n;
                 if n < len {

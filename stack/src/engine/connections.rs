@@ -3,7 +3,7 @@
 use super::flows::Entry;
 use super::{Engine, context};
 use crate::slab::{NONE, Slab};
-use crate::socket::readiness::{ANY, IN, OUT};
+use crate::socket::readiness::{ANY, IN, OUT, PRI};
 use crate::tcp::{Arrival, Events, Linger, Links, State, Tcb};
 use crate::time::Instant;
 use crate::timer_wheel::Nodes;
@@ -79,10 +79,13 @@ impl Engine<'_> {
 
     /// Readiness as Linux announces it: data and room by their own bits, everything else by all of them.
     fn tell_socket(&mut self, socket: u32, conn: u32, events: Events) {
-        let quiet = Events::READABLE | Events::WRITABLE;
+        let quiet = Events::READABLE | Events::WRITABLE | Events::URGENT;
         let mut bits = if events.0 & !quiet.0 != 0 { ANY } else { 0 };
         if events.has(Events::READABLE) {
             bits |= IN;
+        }
+        if events.has(Events::URGENT) {
+            bits |= IN | PRI;
         }
         if events.has(Events::WRITABLE) && self.sockets[socket].wants_room && self.conns[conn].is_writable(&self.frames)
         {

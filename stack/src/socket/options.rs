@@ -6,6 +6,7 @@ use crate::ip::ecn;
 use crate::slab::NONE;
 use crate::tcp::{self, Algorithm, State, Tcb};
 use crate::time::Instant;
+use crate::tunables::Tunables;
 
 /// The options that the engine itself minds. All others are the shadow socket's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,11 @@ pub enum SocketOption {
     ReceiveBuffer,
     /// SO_RCVLOWAT.
     ReceiveLowat,
+    /// SO_OOBINLINE: 0 or 1.
+    OobInline,
+    /// TCP_WINDOW_CLAMP, TCP_NOTSENT_LOWAT, in bytes; 0 is none, and the sysctl's.
+    WindowClamp,
+    NotSentLowat,
     /// Not kept: setting it acknowledges at once; it tells whether acknowledgements wait for data.
     QuickAck,
     /// IP_TOS and IPV6_TCLASS, one octet; its two low bits are the transport's.
@@ -45,14 +51,14 @@ const MSS_MIN: i32 = 88;
 const MSS_MAX: i32 = 32_767;
 const SNDBUF_MIN: u32 = 4_608;
 const RCVBUF_MIN: u32 = 2_304;
-const BUFFER_MAX: u32 = 64 << 20;
 
 fn checked(value: i32, min: i32, max: i32) -> Result<u32, Errno> {
     if (min..=max).contains(&value) { Ok(value as u32) } else { Err(Errno::EINVAL) }
 }
 
-fn buffer(value: i32, min: u32) -> u32 {
-    (value.clamp(0, (BUFFER_MAX / 2) as i32) as u32 * 2).max(min)
+/// Linux reads the number as unsigned: a negative one is the most.
+fn buffer(value: i32, min: u32, max: u32) -> u32 {
+    (value as u32).min(max).min(i32::MAX as u32 / 2).saturating_mul(2).max(min)
 }
 
 impl Engine<'_> {
@@ -63,8 +69,11 @@ impl Engine<'_> {
             self.sockets[index].rcvlowat = value.max(1) as u32;
             return Ok(());
         }
+        if option == SocketOption::WindowClamp && value == 0 && self.sockets[index].conn != NONE {
+            return Err(Errno::EINVAL);
+        }
         let mut options = self.sockets[index].options;
-        set(&mut options, option, value)?;
+        set(&mut options, &self.state.tunables, option, value)?;
         self.sockets[index].options = options;
         let conn = self.sockets[index].conn;
         if conn == NONE {
@@ -75,10 +84,11 @@ impl Engine<'_> {
             SocketOption::NoDelay => tcb.set_nodelay(value != 0),
             SocketOption::Cork => tcb.set_cork(value != 0),
             SocketOption::KeepAlive => tcb.set_keepalive(&mut context!(self, now), value != 0),
-            SocketOption::ReceiveBuffer => tcb.set_receive_buffer(buffer(value, RCVBUF_MIN)),
+            SocketOption::ReceiveBuffer => tcb.set_receive_buffer(options.rcvbuf_bytes),
+            SocketOption::WindowClamp => tcb.clamp_window(options.window_clamp_bytes),
             SocketOption::QuickAck if value != 0 => tcb.acknowledge_now(),
             SocketOption::QuickAck => {}
-            _ => set(tcb.options_mut(), option, value)?,
+            _ => set(tcb.options_mut(), &self.state.tunables, option, value)?,
         }
         if matches!(option, SocketOption::KeepIdle | SocketOption::KeepInterval) && self.conns[conn].options().keepalive
         {
@@ -108,6 +118,10 @@ impl Engine<'_> {
             SocketOption::SendBuffer => options.sndbuf_bytes,
             SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
             SocketOption::ReceiveLowat => socket.rcvlowat,
+            SocketOption::OobInline => u32::from(options.oob_inline),
+            SocketOption::WindowClamp => options.window_clamp_bytes,
+            SocketOption::NotSentLowat if options.notsent_lowat_bytes == self.state.tunables.notsent_lowat_bytes => 0,
+            SocketOption::NotSentLowat => options.notsent_lowat_bytes,
             SocketOption::QuickAck => conn.is_none_or(Tcb::acknowledges_quickly).into(),
             SocketOption::Tos | SocketOption::TrafficClass => u32::from(options.tos),
             SocketOption::Ttl | SocketOption::HopLimit if options.ttl == 0 => self.state.tunables.ttl,
@@ -179,7 +193,7 @@ impl Engine<'_> {
 }
 
 /// Linux's ranges.
-fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(), Errno> {
+fn set(options: &mut tcp::Options, tunables: &Tunables, option: SocketOption, value: i32) -> Result<(), Errno> {
     match option {
         SocketOption::NoDelay => options.nodelay = value != 0,
         SocketOption::Cork => options.cork = value != 0,
@@ -192,8 +206,19 @@ fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(
         SocketOption::FinTimeout => options.fin_timeout_ms = value.clamp(0, 120) as u32 * 1000,
         SocketOption::MaxSegment if value == 0 => options.mss_clamp = 0,
         SocketOption::MaxSegment => options.mss_clamp = checked(value, MSS_MIN, MSS_MAX)? as u16,
-        SocketOption::SendBuffer => options.sndbuf_bytes = buffer(value, SNDBUF_MIN),
-        SocketOption::ReceiveBuffer => options.rcvbuf_bytes = buffer(value, RCVBUF_MIN),
+        SocketOption::SendBuffer => {
+            options.sndbuf_bytes = buffer(value, SNDBUF_MIN, tunables.wmem_max_bytes);
+            options.sndbuf_locked = true;
+        }
+        SocketOption::ReceiveBuffer => {
+            options.rcvbuf_bytes = buffer(value, RCVBUF_MIN, tunables.rmem_max_bytes);
+            options.rcvbuf_locked = true;
+        }
+        SocketOption::OobInline => options.oob_inline = value != 0,
+        SocketOption::WindowClamp if value == 0 => options.window_clamp_bytes = 0,
+        SocketOption::WindowClamp => options.window_clamp_bytes = (value as u32).max(RCVBUF_MIN / 2),
+        SocketOption::NotSentLowat if value == 0 => options.notsent_lowat_bytes = tunables.notsent_lowat_bytes,
+        SocketOption::NotSentLowat => options.notsent_lowat_bytes = value as u32,
         // Linux takes the low octet of whatever it is given.
         SocketOption::Tos => options.tos = value as u8 & !ecn::MASK,
         SocketOption::TrafficClass if value == -1 => options.tos = 0,

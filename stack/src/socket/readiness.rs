@@ -66,12 +66,17 @@ impl Engine<'_> {
         if !matches!(state, State::SynSent | State::SynReceived) {
             let available = tcb.available();
             // When frames are few, more may never fit: then any is enough.
-            if available >= socket.rcvlowat.max(1) || available > 0 && self.frames.allowance() != u32::MAX {
+            if available >= tcb.needed_for(socket.rcvlowat.max(1))
+                || available > 0 && self.frames.allowance() != u32::MAX
+            {
                 ready |= READABLE;
             }
             if no_more_out || tcb.is_writable(&self.frames) {
                 ready |= WRITABLE;
             }
+        }
+        if tcb.has_urgent_octet() {
+            ready |= PRI;
         }
         if socket.error.is_set() || tcb.error().is_some() {
             ready |= ERR;

@@ -7,7 +7,7 @@ use crate::buf::Pressure;
 use crate::engine::{Engine, context};
 use crate::ip::tables::RouteVerdict;
 use crate::slab::NONE;
-use crate::tcp::{Info, State, Tcb, TcpError, isn, ts_offset};
+use crate::tcp::{Info, State, Tcb, TcpError, UrgentOctet, isn, ts_offset};
 use crate::time::Instant;
 
 /// The second argument of shutdown().
@@ -133,6 +133,11 @@ impl Engine<'_> {
 
     /// send(): takes what there is room for. EAGAIN when there is none, or while connecting.
     pub fn send(&mut self, now: Instant, s: SocketId, data: &[u8]) -> Result<usize, Errno> {
+        self.give_out(now, s, data, false)
+    }
+
+    #[inline]
+    fn give_out(&mut self, now: Instant, s: SocketId, data: &[u8], urgent: bool) -> Result<usize, Errno> {
         let (index, conn) = self.stream(s)?;
         let Some(conn) = conn.filter(|conn| self.conns[*conn].may_send()) else {
             return Err(self.why_not_send(index, conn));
@@ -141,7 +146,8 @@ impl Engine<'_> {
             return Err(self.take_error_of(index));
         }
         let part = &data[..data.len().min(self.spare_bytes())];
-        let n = self.conns[conn].write(&mut context!(self, now), part);
+        let (tcb, cx) = (&mut self.conns[conn], &mut context!(self, now));
+        let n = if urgent { tcb.write_urgent(cx, part) } else { tcb.write(cx, part) };
         if n < data.len() {
             self.want_room(index);
         }
@@ -191,12 +197,13 @@ impl Engine<'_> {
 
     /// recv(): what has arrived; Ok(0) is the end. With `peek`, it stays.
     pub fn recv(&mut self, now: Instant, s: SocketId, out: &mut [u8], peek: bool) -> Result<usize, Errno> {
-        self.take_in(now, s, |tcb, cx| tcb.read(cx, out, peek))
+        let wanted = out.len();
+        self.take_in(now, s, wanted, |tcb, cx| tcb.read(cx, out, peek))
     }
 
     /// recv() with MSG_TRUNC: as recv, but the bytes go nowhere.
     pub fn discard(&mut self, now: Instant, s: SocketId, n: usize) -> Result<usize, Errno> {
-        self.take_in(now, s, |tcb, cx| tcb.discard(cx, n))
+        self.take_in(now, s, n, |tcb, cx| tcb.discard(cx, n))
     }
 
     #[inline]
@@ -204,6 +211,7 @@ impl Engine<'_> {
         &mut self,
         now: Instant,
         s: SocketId,
+        wanted: usize,
         read: impl FnOnce(&mut Tcb, &mut crate::tcp::Context<'_, '_>) -> usize,
     ) -> Result<usize, Errno> {
         let (index, conn) = self.stream(s)?;
@@ -211,10 +219,35 @@ impl Engine<'_> {
             Some(conn) if self.conns[conn].available() > 0 => {
                 let n = read(&mut self.conns[conn], &mut context!(self, now));
                 self.schedule(now, conn);
-                Ok(n)
+                // All there was may have been an urgent octet, which is not in line.
+                if n == 0 && wanted > 0 { self.why_not_receive(index, Some(conn)) } else { Ok(n) }
             }
             _ => self.why_not_receive(index, conn),
         }
+    }
+
+    /// recv() with MSG_OOB, which never waits: the urgent octet, or `None` at the end of the stream. EINVAL when there is
+    /// none to fetch, EAGAIN while it is announced and not here.
+    pub fn recv_urgent(&mut self, s: SocketId, peek: bool) -> Result<Option<u8>, Errno> {
+        let conn = self.stream(s)?.1.ok_or(Errno::EINVAL)?;
+        let tcb = &mut self.conns[conn];
+        let over = matches!(tcb.state(), State::Closed | State::TimeWait);
+        match tcb.take_urgent(peek) {
+            UrgentOctet::None => Err(Errno::EINVAL),
+            UrgentOctet::Here(octet) => Ok(Some(octet)),
+            UrgentOctet::Awaited if over || tcb.peer_fin_reached() || tcb.is_receive_shutdown() => Ok(None),
+            UrgentOctet::Awaited => Err(Errno::EAGAIN),
+        }
+    }
+
+    /// send() with MSG_OOB: the last octet is urgent.
+    pub fn send_urgent(&mut self, now: Instant, s: SocketId, data: &[u8]) -> Result<usize, Errno> {
+        self.give_out(now, s, data, true)
+    }
+
+    /// SIOCATMARK: whether the next octet to read is, or was, the urgent one.
+    pub fn is_at_mark(&self, s: SocketId) -> Result<bool, Errno> {
+        Ok(self.stream(s)?.1.is_some_and(|conn| self.conns[conn].is_at_mark()))
     }
 
     /// Linux's order: the peer's end, then the error, then our own end, then "not connected", then "not yet".
@@ -233,7 +266,7 @@ impl Engine<'_> {
 
     /// FIONREAD.
     pub fn available(&self, s: SocketId) -> Result<u32, Errno> {
-        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].available()))
+        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].readable_bytes()))
     }
 
     /// SIOCOUTQ: bytes that the peer has not acknowledged.

@@ -107,6 +107,7 @@ impl Tcb {
         self.snd.wnd = u32::from(seg.window) << shift;
         self.snd.max_wnd = self.snd.wnd;
         (self.snd.wl1, self.snd.wl2) = (seg.seq, seg.ack);
+        self.start_buffers(cx);
         let mut events = self.transit(cx, Event::Synchronized) | Events::CONNECTED | Events::WRITABLE;
         if self.snd.fin != super::sender::Fin::None {
             events |= self.transit(cx, Event::Close);

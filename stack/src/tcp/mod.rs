@@ -3,10 +3,12 @@
 //! Read `state.rs` (the table), then `arrive.rs` (the RFC's eight steps), then any step. In the order a segment travels:
 //! - `listen.rs`, `handshake.rs`, `arrive.rs`: the three parts of RFC 9293 §3.10.7, SEGMENT ARRIVES;
 //! - `fast_path.rs`: one guard in front of the steps, for the segments that nearly all are;
-//! - `receiver.rs`: RCV: reassembly, the window we offer, what acknowledgement is owed;
+//! - `receiver.rs`: RCV: the window we offer, what acknowledgement is owed; `reassembly.rs`: what came out of order;
+//! - `buffers.rs`: how large the two buffers are;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
 //! - `transmit.rs`: the one place where segments are made, out of what is owed; `pacing.rs`: when data may go;
 //! - `ecn.rs`: the network's marks, ours and the peer's;
+//! - `urgent.rs`: urgent pointers, both ways;
 //! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
 //! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers;
 //! - `tcb.rs`, `options.rs`, `links.rs`, `seq.rs`: the record of a connection and its vocabulary.
@@ -16,6 +18,7 @@
 //! [`Control`](crate::wire::tcp::Control) an [`Arrival`] carries.
 
 mod arrive;
+mod buffers;
 mod calls;
 mod congestion;
 mod ecn;
@@ -28,6 +31,7 @@ mod links;
 mod listen;
 mod options;
 mod pacing;
+mod reassembly;
 mod receiver;
 mod recovery;
 mod sender;
@@ -38,6 +42,7 @@ mod time_wait;
 mod timers;
 mod timestamps;
 mod transmit;
+mod urgent;
 
 use crate::buf::{FrameId, Frames};
 use crate::counters::Counters;
@@ -57,6 +62,7 @@ pub use seq::Seq;
 pub use state::State;
 pub use tcb::Tcb;
 pub use time_wait::{TimeWait, TimeWaitVerdict};
+pub use urgent::UrgentOctet;
 
 /// What the machine works with, besides the connection itself.
 pub struct Context<'a, 'm> {
@@ -90,6 +96,8 @@ impl Events {
     /// The connection entered TIME-WAIT (or, already there, was let go of by the application): when no socket holds
     /// it, a [`TimeWait`] may take its place.
     pub const TIME_WAIT: Events = Events(1 << 7);
+    /// An urgent octet is here.
+    pub const URGENT: Events = Events(1 << 8);
 
     pub const fn has(self, other: Events) -> bool {
         self.0 & other.0 == other.0

@@ -242,7 +242,8 @@ impl Tcb {
             return n >= snd.max_wnd.div_ceil(2);
         }
         let is_last = snd.fin != Fin::None;
-        is_last || !self.options.cork && (self.options.nodelay || !snd.has_small_in_flight())
+        is_last
+            || !self.options.cork && (self.options.nodelay || !snd.has_small_in_flight() || self.is_sending_urgent())
     }
 
     /// New octets went: whether the window held us back, for as long as this window of data is out (RFC 7661, as Linux's
@@ -293,6 +294,9 @@ impl Tcb {
             events |= self.transit(cx, Event::OurFinAcked);
         }
         self.set_timer(cx, &tally);
+        if self.wants_room {
+            self.check_send_buffer(cx);
+        }
         if self.wants_room && self.is_writable(cx.frames) {
             self.wants_room = false;
             events |= Events::WRITABLE;

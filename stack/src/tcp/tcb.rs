@@ -2,12 +2,14 @@
 
 use super::congestion::Congestion;
 use super::ecn::Ecn;
+use super::info::Tally;
 use super::receiver::Receiver;
 use super::recovery::{Recovery, Rtt};
 use super::sender::Sender;
 use super::state::Event;
 use super::timers::Timers;
 use super::timestamps::Timestamps;
+use super::urgent::Urgent;
 use super::{Context, Events, Links, Options, Seq, State, TcpError};
 use crate::addr::Flow;
 use crate::slab::SlabItem;
@@ -65,6 +67,8 @@ pub struct Tcb {
     pub(super) recovery: Recovery,
     pub(super) rtt: Rtt,
     pub(super) ts: Timestamps,
+    pub(super) urgent: Urgent,
+    pub(super) tally: Tally,
     pub(super) options: Options,
     pub(super) ecn: Ecn,
     flow: Flow,
@@ -108,6 +112,7 @@ impl Tcb {
         cx.counters.passive_opens += 1;
         let mut tcb = Tcb::new(cx, State::SynReceived, flow, Seq(iss), ts_offset, mss, options);
         tcb.passive = true;
+        tcb.tally.segs_in = 1;
         tcb.learn_from_syn(cx, seg);
         tcb
     }
@@ -122,16 +127,18 @@ impl Tcb {
         options: &Options,
     ) -> Tcb {
         let mss = if options.mss_clamp == 0 { mss } else { mss.min(options.mss_clamp) };
-        let largest = options.rcvbuf_bytes.max(cx.tunables.rcvbuf_bytes);
+        let most = if options.rcvbuf_locked { options.rcvbuf_bytes } else { cx.tunables.rmem_bytes[2] } / 2;
         let mut tcb = Tcb {
             link: Links::default(),
             snd: Sender::new(iss, mss),
-            rcv: Receiver::new(mss, largest, options.rcvbuf_bytes, cx.frames.allowance()),
+            rcv: Receiver::new(mss, options.rcvbuf_bytes / 2, options.clamp(most), cx.frames.allowance()),
             timers: Timers::default(),
             congestion: Congestion::default(),
             recovery: Recovery::new(iss),
             rtt: Rtt::new(cx.tunables),
             ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
+            urgent: Urgent::default(),
+            tally: Tally::default(),
             options: *options,
             ecn: Ecn::new(cx.tunables.ecn, state, iss),
             flow,

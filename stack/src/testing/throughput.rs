@@ -52,8 +52,8 @@ fn table(algorithm: Algorithm) -> String {
 fn transfer(seed: u64, loss: u32, round_trip_us: u64, algorithm: Algorithm) -> u64 {
     let tunables = Tunables {
         congestion: algorithm as u32,
-        sndbuf_bytes: 4 << 20,
-        rcvbuf_bytes: 4 << 20,
+        rmem_bytes: [4096, 8 << 20, 8 << 20],
+        wmem_bytes: [4096, 8 << 20, 8 << 20],
         reassembly_frames: 4096,
         ..Tunables::default()
     };

@@ -96,8 +96,8 @@ impl Torture {
             fastopen: bit(5) * 3,
             mtu_probing: bit(6),
             congestion: bit(7) + bit(8),
-            rcvbuf_bytes: 4096 << (bit(9) * 3),
-            sndbuf_bytes: 4096 << (bit(10) * 3),
+            rmem_bytes: [4096, 8192 << (bit(9) * 3), 8192 << (bit(9) * 5)],
+            wmem_bytes: [4096, 4096 << (bit(10) * 3), 4096 << (bit(10) * 5)],
             ..Tunables::default()
         };
         let config = HostConfig { frames: 96, conns: 8, sockets: 8, time_waits: 4, tunables, ..HostConfig::nth(1) };

@@ -1,8 +1,9 @@
-//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `link`: VLANs, a device
-//! that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header says; `ring`: frames that have not left
-//! yet; `sockets`: the smaller calls.
+//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `buffers`: how large they get;
+//! `malformed`: hostile frames; `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what
+//! routers say; `link`: VLANs, a device that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header
+//! says; `ring`: frames that have not left yet; `sockets`: the smaller calls; `urgent`: urgent data.
 
+mod buffers;
 mod bulk;
 mod chaos;
 mod farewell;
@@ -15,6 +16,7 @@ mod pacing;
 mod ring;
 mod scarce;
 mod sockets;
+mod urgent;
 
 use crate::addr::Endpoint;
 use crate::socket::readiness::{HUP, IN, OUT};

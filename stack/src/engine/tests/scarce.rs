@@ -135,7 +135,7 @@ fn two_thousand_stalled_readers_do_not_starve_the_one_that_reads() {
 #[test]
 fn peers_that_do_not_read_do_not_starve_the_one_that_does() {
     const TOTAL: usize = 20_000;
-    let small_windows = Tunables { rcvbuf_bytes: 4096, ..Tunables::default() };
+    let small_windows = Tunables { rmem_bytes: [4096, 8192, 8192], ..Tunables::default() };
     let mut rig = Rig::with_clients(2, 1500, 4096, Wire::default(), small_windows);
     // The other way round: the server writes, and its clients' windows close.
     for s in &mut rig.stalled {

@@ -157,6 +157,12 @@ impl Plan {
     }
 }
 
+/// Least, at first and at most: what one connection may hold in a buffer.
+fn memory(r: &mut Random) -> [u32; 3] {
+    let first = 8192 << r.below(6);
+    [4096, first, first << r.below(5)]
+}
+
 fn host(r: &mut Random, n: u8, is_hostile: bool) -> HostConfig {
     let on = |r: &mut Random, per_mille| u32::from(r.chance(per_mille));
     let tunables = Tunables {
@@ -171,8 +177,8 @@ fn host(r: &mut Random, n: u8, is_hostile: bool) -> HostConfig {
         tw_reuse: r.below(3) as u32,
         mtu_probing: r.below(3) as u32,
         congestion: r.below(4) as u32,
-        sndbuf_bytes: 4096 << r.below(7),
-        rcvbuf_bytes: 8192 << r.below(6),
+        wmem_bytes: memory(r),
+        rmem_bytes: memory(r),
         reassembly_frames: 8 << r.below(6),
         delayed_ack_us: r.pick(&[40 * MS, 40 * MS, MS, 200 * MS]),
         ..Tunables::default()
