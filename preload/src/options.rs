@@ -17,7 +17,7 @@ use sidestep_stack::time::Instant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Options that are one `int` and that the engine minds: (level, name, the engine's name for it).
-const INTS: [(c_int, c_int, SocketOption); 19] = [
+const INTS: [(c_int, c_int, SocketOption); 24] = [
     (IPPROTO_TCP, libc::TCP_NODELAY, SocketOption::NoDelay),
     (IPPROTO_TCP, libc::TCP_CORK, SocketOption::Cork),
     (IPPROTO_TCP, libc::TCP_KEEPIDLE, SocketOption::KeepIdle),
@@ -26,6 +26,11 @@ const INTS: [(c_int, c_int, SocketOption); 19] = [
     (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, SocketOption::UserTimeout),
     (IPPROTO_TCP, libc::TCP_LINGER2, SocketOption::FinTimeout),
     (IPPROTO_TCP, libc::TCP_MAXSEG, SocketOption::MaxSegment),
+    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, SocketOption::DeferAccept),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, SocketOption::SynCount),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN, SocketOption::FastOpen),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, SocketOption::FastOpenConnect),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE, SocketOption::FastOpenNoCookie),
     (SOL_SOCKET, libc::SO_KEEPALIVE, SocketOption::KeepAlive),
     (SOL_SOCKET, libc::SO_SNDBUF, SocketOption::SendBuffer),
     (SOL_SOCKET, libc::SO_RCVBUF, SocketOption::ReceiveBuffer),

@@ -62,7 +62,8 @@ pub struct Tunables {
     pub ttl: u32,
     /// Out-of-order frames a connection may hold; and no more than its receive buffer pays for.
     pub reassembly_frames: u32,
-    pub _pad: u32,
+    /// net.ipv4.tcp_rfc1337: TIME-WAIT ignores RSTs (RFC 1337 §3, F1); 0, as Linux's default, does not.
+    pub rfc1337: u32,
 }
 
 impl Default for Tunables {
@@ -102,7 +103,7 @@ impl Default for Tunables {
             wmem_max_bytes: 4 << 20,
             ttl: 64,
             reassembly_frames: 65_536,
-            _pad: 0,
+            rfc1337: 0,
         }
     }
 }

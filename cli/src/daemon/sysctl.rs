@@ -65,6 +65,7 @@ pub(crate) fn tunables() -> Tunables {
     t.syncookies = number32("net/ipv4/tcp_syncookies", t.syncookies);
     t.fastopen = number32("net/ipv4/tcp_fastopen", t.fastopen);
     t.tw_reuse = number32("net/ipv4/tcp_tw_reuse", t.tw_reuse);
+    t.rfc1337 = number32("net/ipv4/tcp_rfc1337", t.rfc1337);
     t.mtu_probing = number32("net/ipv4/tcp_mtu_probing", t.mtu_probing);
     t.abort_on_overflow = number32("net/ipv4/tcp_abort_on_overflow", t.abort_on_overflow);
     t.notsent_lowat_bytes = number32("net/ipv4/tcp_notsent_lowat", t.notsent_lowat_bytes);

@@ -303,6 +303,14 @@ pub(crate) unsafe fn sendto(
     addr_len: socklen_t,
 ) -> Result<isize> {
     match stream_of(fd) {
+        None if flags & libc::MSG_FASTOPEN != 0 => {
+            let iov = [iovec { iov_base: buf.cast_mut(), iov_len: len }];
+            // SAFETY: the application's memory.
+            unsafe { super::fast_open::send(fd, &iov, flags, addr, addr_len) }.unwrap_or_else(|| {
+                // SAFETY: as above; the kernel checks it.
+                super::fast_open::leave_to_kernel(fd, unsafe { raw!(sendto, fd, buf, len, flags, addr, addr_len) })
+            })
+        }
         // SAFETY: the application's memory; the kernel checks it.
         None => unsafe { raw!(sendto, fd, buf, len, flags, addr, addr_len) },
         // A connected stream ignores the address. SAFETY: the application's buffer.
@@ -312,6 +320,10 @@ pub(crate) unsafe fn sendto(
 
 pub(crate) unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> Result<isize> {
     let Some(stream) = stream_of(fd) else {
+        // SAFETY: the application's memory.
+        if let Some(result) = unsafe { sendmsg_fast(fd, msg, flags) } {
+            return result;
+        }
         // SAFETY: the application's memory; the kernel checks it.
         return unsafe { raw!(sendmsg, fd, msg, flags) };
     };
@@ -327,16 +339,40 @@ pub(crate) unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> Res
     unsafe { transmit(&stream, iovecs(header.msg_iov, header.msg_iovlen)?, flags) }
 }
 
+/// sendmsg() with MSG_FASTOPEN on a socket that has not connected; `None`: it is no such thing, or not ours.
+///
+/// # Safety
+/// `msg` is null or the application's.
+unsafe fn sendmsg_fast(fd: c_int, msg: *const msghdr, flags: c_int) -> Option<Result<isize>> {
+    if flags & libc::MSG_FASTOPEN == 0 || msg.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let header = unsafe { &*msg };
+    // SAFETY: the application's array.
+    let iov = unsafe { iovecs(header.msg_iov, header.msg_iovlen) }.ok()?;
+    // SAFETY: the application's buffers and address.
+    unsafe { super::fast_open::send(fd, iov, flags, header.msg_name.cast(), header.msg_namelen) }
+}
+
 /// send in all its forms.
 ///
 /// # Safety
 /// The buffers are readable.
 unsafe fn transmit(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize> {
+    // SAFETY: the same contract.
+    unsafe { transmit_from(stream, iov, flags, 0) }
+}
+
+/// As [`transmit`], when the first `sent` bytes have gone.
+///
+/// # Safety
+/// The buffers are readable.
+pub(super) unsafe fn transmit_from(stream: &Stream, iov: &[iovec], flags: c_int, mut sent: usize) -> Result<isize> {
     if flags & libc::MSG_FASTOPEN != 0 {
-        return Err(EOPNOTSUPP);
+        return Err(libc::EISCONN);
     }
     let wanted = iov.iter().map(|v| v.iov_len).fold(0, usize::saturating_add).min(COUNT_MAX);
-    let mut sent = 0usize;
     let mut step = |guard: &mut Guard<'_>, now: Instant| {
         note_more(stream, guard, now, flags & MSG_MORE != 0);
         // SAFETY: the caller's promise.

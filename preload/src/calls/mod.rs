@@ -2,6 +2,7 @@
 //! [`crate::symbols`] turns that into errno. A descriptor that is not ours goes to the kernel by one system call.
 
 pub(crate) mod epoll;
+mod fast_open;
 pub(crate) mod fd;
 pub(crate) mod io;
 pub(crate) mod poll;

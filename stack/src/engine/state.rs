@@ -1,12 +1,14 @@
 //! What of a stack lives in shared memory besides its slabs: fixed size, valid when zeroed, usable after `init`.
 
+use super::challenges::ChallengeBudget;
 use super::control::ControlRing;
+use super::destinations::Destinations;
 use crate::addr::Mac;
 use crate::buf::FreeList;
 use crate::counters::Counters;
 use crate::ip::tables::NetTables;
 use crate::slab::{NONE, SlabState};
-use crate::socket::{LISTENER_BUCKETS, PortBlocks};
+use crate::socket::{EarlyCount, LISTENER_BUCKETS, PortBlocks};
 use crate::time::Instant;
 use crate::timer_wheel::TimerWheel;
 use crate::tunables::Tunables;
@@ -90,6 +92,9 @@ pub(crate) struct Core {
     pub(crate) control: ControlRing,
     pub(crate) wheel: TimerWheel,
     pub(crate) net: NetTables,
+    pub(crate) early: EarlyCount,
+    pub(crate) challenges: ChallengeBudget,
+    pub(crate) destinations: Destinations,
 }
 
 impl StackState {
@@ -130,6 +135,9 @@ impl Default for Core {
             control: ControlRing::default(),
             wheel: TimerWheel::default(),
             net: NetTables::default(),
+            early: EarlyCount::default(),
+            challenges: ChallengeBudget::default(),
+            destinations: Destinations::default(),
         }
     }
 }
@@ -157,6 +165,8 @@ impl Core {
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();
+        self.early = EarlyCount::default();
+        self.destinations = Destinations::default();
         self.wheel.clear();
     }
 }

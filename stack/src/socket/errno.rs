@@ -28,6 +28,7 @@ errnos! {
     EBADF = 9;
     EAGAIN = 11;
     ENOMEM = 12;
+    EACCES = 13;
     EEXIST = 17;
     ENOENT = 2;
     EINVAL = 22;

@@ -1,11 +1,11 @@
 //! Socket options, by name and as the `int` that setsockopt and getsockopt carry.
 
-use super::{Errno, SocketId};
+use super::{Errno, SocketId, fast_open};
 use crate::engine::{Engine, context};
 use crate::ip::ecn;
 use crate::slab::NONE;
 use crate::tcp::{self, Algorithm, State, Tcb};
-use crate::time::Instant;
+use crate::time::{Instant, MS};
 use crate::tunables::Tunables;
 
 /// The options that the engine itself minds. All others are the shadow socket's.
@@ -35,6 +35,14 @@ pub enum SocketOption {
     /// TCP_WINDOW_CLAMP, TCP_NOTSENT_LOWAT, in bytes; 0 is none, and the sysctl's.
     WindowClamp,
     NotSentLowat,
+    /// TCP_FASTOPEN of a listener: how many connections may be early.
+    FastOpen,
+    /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE: 0 or 1.
+    FastOpenConnect,
+    FastOpenNoCookie,
+    /// TCP_DEFER_ACCEPT, in seconds; TCP_SYNCNT.
+    DeferAccept,
+    SynCount,
     /// Not kept: setting it acknowledges at once; it tells whether acknowledgements wait for data.
     QuickAck,
     /// IP_TOS and IPV6_TCLASS, one octet; its two low bits are the transport's.
@@ -51,6 +59,8 @@ const MSS_MIN: i32 = 88;
 const MSS_MAX: i32 = 32_767;
 const SNDBUF_MIN: u32 = 4_608;
 const RCVBUF_MIN: u32 = 2_304;
+const FIN_TIMEOUT_MAX_MS: u32 = 120_000;
+const RTO_MAX_S: u32 = 120;
 
 fn checked(value: i32, min: i32, max: i32) -> Result<u32, Errno> {
     if (min..=max).contains(&value) { Ok(value as u32) } else { Err(Errno::EINVAL) }
@@ -71,6 +81,12 @@ impl Engine<'_> {
         }
         if option == SocketOption::WindowClamp && value == 0 && self.sockets[index].conn != NONE {
             return Err(Errno::EINVAL);
+        }
+        match option {
+            SocketOption::FastOpen => return self.set_fast_open_queue(s, value),
+            SocketOption::FastOpenConnect => return self.set_fast_open_flag(index, fast_open::ON_CONNECT, value),
+            SocketOption::FastOpenNoCookie => return self.set_fast_open_flag(index, fast_open::NO_COOKIE, value),
+            _ => {}
         }
         let mut options = self.sockets[index].options;
         set(&mut options, &self.state.tunables, option, value)?;
@@ -113,7 +129,11 @@ impl Engine<'_> {
             SocketOption::KeepInterval => options.keepalive_intvl_ms / 1000,
             SocketOption::KeepCount => u32::from(options.keepalive_probes),
             SocketOption::UserTimeout => options.user_timeout_ms,
+            SocketOption::FinTimeout if options.fin_timeout_ms == tcp::Options::NO_FIN_WAIT => return Ok(-1),
             SocketOption::FinTimeout => options.fin_timeout_ms / 1000,
+            SocketOption::DeferAccept => seconds_of(options.defer_accept),
+            SocketOption::SynCount if options.syn_retries == 0 => self.state.tunables.syn_retries,
+            SocketOption::SynCount => u32::from(options.syn_retries),
             SocketOption::MaxSegment => conn.map_or(u32::from(options.mss_clamp), |c| c.info(Instant::ZERO).snd_mss),
             SocketOption::SendBuffer => options.sndbuf_bytes,
             SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
@@ -122,6 +142,9 @@ impl Engine<'_> {
             SocketOption::WindowClamp => options.window_clamp_bytes,
             SocketOption::NotSentLowat if options.notsent_lowat_bytes == self.state.tunables.notsent_lowat_bytes => 0,
             SocketOption::NotSentLowat => options.notsent_lowat_bytes,
+            SocketOption::FastOpen => u32::from(socket.fast_open_qlen),
+            SocketOption::FastOpenConnect => u32::from(socket.fast_open & fast_open::ON_CONNECT != 0),
+            SocketOption::FastOpenNoCookie => u32::from(socket.fast_open & fast_open::NO_COOKIE != 0),
             SocketOption::QuickAck => conn.is_none_or(Tcb::acknowledges_quickly).into(),
             SocketOption::Tos | SocketOption::TrafficClass => u32::from(options.tos),
             SocketOption::Ttl | SocketOption::HopLimit if options.ttl == 0 => self.state.tunables.ttl,
@@ -192,6 +215,15 @@ impl Engine<'_> {
     }
 }
 
+/// TCP_DEFER_ACCEPT counts in seconds, and means SYN-ACKs: as many as go in that time, doubling from one second.
+fn retransmits_in(seconds: i32) -> u8 {
+    (1..=255u8).find(|n| seconds_of(*n) >= seconds.max(0) as u32).filter(|_| seconds > 0).unwrap_or(0)
+}
+
+fn seconds_of(retransmits: u8) -> u32 {
+    (0..u32::from(retransmits)).map(|n| (1 << n.min(7)).min(RTO_MAX_S)).sum()
+}
+
 /// Linux's ranges.
 fn set(options: &mut tcp::Options, tunables: &Tunables, option: SocketOption, value: i32) -> Result<(), Errno> {
     match option {
@@ -202,8 +234,15 @@ fn set(options: &mut tcp::Options, tunables: &Tunables, option: SocketOption, va
         SocketOption::KeepInterval => options.keepalive_intvl_ms = checked(value, 1, KEEPALIVE_MAX_S)? * 1000,
         SocketOption::KeepCount => options.keepalive_probes = checked(value, 1, KEEPALIVE_COUNT_MAX)? as u8,
         SocketOption::UserTimeout => options.user_timeout_ms = checked(value, 0, i32::MAX)?,
-        // Negative means: none at all. Zero and more than two minutes: the default.
-        SocketOption::FinTimeout => options.fin_timeout_ms = value.clamp(0, 120) as u32 * 1000,
+        SocketOption::FinTimeout => {
+            options.fin_timeout_ms = match checked(value, 1, 120) {
+                Ok(seconds) => seconds * 1000,
+                Err(_) if value < 0 => tcp::Options::NO_FIN_WAIT,
+                Err(_) => (tunables.fin_timeout_us / MS).min(u64::from(FIN_TIMEOUT_MAX_MS)) as u32,
+            }
+        }
+        SocketOption::DeferAccept => options.defer_accept = retransmits_in(value),
+        SocketOption::SynCount => options.syn_retries = checked(value, 1, 127)? as u8,
         SocketOption::MaxSegment if value == 0 => options.mss_clamp = 0,
         SocketOption::MaxSegment => options.mss_clamp = checked(value, MSS_MIN, MSS_MAX)? as u16,
         SocketOption::SendBuffer => {
@@ -228,7 +267,11 @@ fn set(options: &mut tcp::Options, tunables: &Tunables, option: SocketOption, va
         // Zero hops would be allowed, and reach nobody; it is the default here.
         SocketOption::HopLimit if value == -1 => options.ttl = 0,
         SocketOption::HopLimit => options.ttl = checked(value, 0, 255)? as u8,
-        SocketOption::ReceiveLowat | SocketOption::QuickAck => {}
+        SocketOption::ReceiveLowat
+        | SocketOption::QuickAck
+        | SocketOption::FastOpen
+        | SocketOption::FastOpenConnect
+        | SocketOption::FastOpenNoCookie => {}
     }
     Ok(())
 }

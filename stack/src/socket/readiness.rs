@@ -63,7 +63,7 @@ impl Engine<'_> {
         if no_more_in {
             ready |= READABLE | RDHUP;
         }
-        if !matches!(state, State::SynSent | State::SynReceived) {
+        if !matches!(state, State::SynSent | State::SynReceived) || tcb.is_early() || tcb.is_deferred() {
             let available = tcb.available();
             // When frames are few, more may never fit: then any is enough.
             if available >= tcb.needed_for(socket.rcvlowat.max(1))
@@ -110,5 +110,6 @@ impl Engine<'_> {
         let socket = &self.sockets[index];
         socket.progress == Progress::Connecting
             && matches!(self.conns[socket.conn].state(), State::SynSent | State::SynReceived)
+            && !self.conns[socket.conn].is_early()
     }
 }

@@ -27,6 +27,9 @@ impl From<TcpError> for Errno {
             TcpError::HostUnreachable => Errno::EHOSTUNREACH,
             TcpError::NetUnreachable => Errno::ENETUNREACH,
             TcpError::Pipe => Errno::EPIPE,
+            TcpError::NoProtocol => Errno::ENOPROTOOPT,
+            TcpError::Protocol => Errno::EPROTO,
+            TcpError::Forbidden => Errno::EACCES,
         }
     }
 }
@@ -42,7 +45,8 @@ fn is_opening(state: State) -> bool {
 }
 
 impl Engine<'_> {
-    /// connect(): EINPROGRESS, and the SYN is on its way. `local` is what the socket is bound to; its address or port
+    /// connect(): EINPROGRESS, and the SYN is on its way; or Ok, and the SYN waits for the first write, to carry it (Fast
+    /// Open, TCP_FASTOPEN_CONNECT). `local` is what the socket is bound to; its address or port
     /// may be unspecified. Called again: EALREADY while under way, then once the outcome, then EISCONN.
     pub fn connect(
         &mut self,
@@ -51,32 +55,59 @@ impl Engine<'_> {
         local: Option<Endpoint>,
         remote: Endpoint,
     ) -> Result<(), Errno> {
+        let Some(index) = self.may_connect(now, s)? else { return Ok(()) };
+        let conn = self.open_connection(now, index, local, remote, false)?;
+        if self.conns[conn].is_deferred() {
+            self.sockets[index].progress = Progress::Connected;
+            return Ok(());
+        }
+        Err(Errno::EINPROGRESS)
+    }
+
+    /// The slot of a socket that may connect; `None` when it has, and this call is the one to be told.
+    pub(super) fn may_connect(&mut self, now: Instant, s: SocketId) -> Result<Option<u32>, Errno> {
         let index = self.slot(s)?;
         let socket = &self.sockets[index];
         match (socket.kind, socket.progress) {
-            (Kind::Stream, Progress::Unconnected) => {}
-            (Kind::Stream, Progress::Connecting) if self.is_connecting(index) => return Err(Errno::EALREADY),
-            (Kind::Stream, Progress::Connecting) => return self.finish_connect(now, index),
-            _ => return Err(Errno::EISCONN),
+            (Kind::Stream, Progress::Unconnected) => Ok(Some(index)),
+            (Kind::Stream, Progress::Connecting) if self.is_connecting(index) => Err(Errno::EALREADY),
+            (Kind::Stream, Progress::Connecting) => self.finish_connect(now, index).map(|()| None),
+            _ => Err(Errno::EISCONN),
         }
-        let flow = self.choose_flow(local.unwrap_or_default(), remote)?;
+    }
+
+    /// A new connection for a socket, its SYN on its way, or waiting for data (Fast Open, `is_fast` or by option).
+    pub(super) fn open_connection(
+        &mut self,
+        now: Instant,
+        index: u32,
+        local: Option<Endpoint>,
+        remote: Endpoint,
+        is_fast: bool,
+    ) -> Result<u32, Errno> {
+        let flow = self.choose_flow(now, local.unwrap_or_default(), remote)?;
         let (secret, options) = (self.state.config.isn_secret, self.sockets[index].options);
-        let (iss, offset) = (isn(&secret, &flow, now), ts_offset(&secret, &flow));
+        let offset = ts_offset(&secret, &flow);
         let mss = self.mss_towards(&remote.ip);
         if self.conns.live() as usize == self.conns.capacity() {
             return Err(Errno::ENOBUFS);
         }
+        let iss = self.succeed_time_wait(now, &flow).unwrap_or_else(|| isn(&secret, &flow, now));
         let mut tcb = Tcb::connect(&mut context!(self, now), flow, iss, offset, mss, &options);
         tcb.link.socket = index;
+        self.limit_path_of(now, &mut tcb);
+        if let Some(opening) = self.plan_opening(now, index, &remote.ip, is_fast) {
+            Engine::begin_fast(&mut tcb, &opening);
+        }
         let conn = self.adopt(now, tcb).ok_or(Errno::ENOBUFS)?;
         self.attach(index, conn);
         let socket = &mut self.sockets[index];
         (socket.progress, socket.error, socket.local) = (Progress::Connecting, Errno::default(), flow.local);
-        Err(Errno::EINPROGRESS)
+        Ok(conn)
     }
 
     /// The flow of a new connection: source address by route, local port from the stack's blocks.
-    fn choose_flow(&mut self, local: Endpoint, remote: Endpoint) -> Result<Flow, Errno> {
+    fn choose_flow(&mut self, now: Instant, local: Endpoint, remote: Endpoint) -> Result<Flow, Errno> {
         let src = match self.state.net.route(&remote.ip) {
             RouteVerdict::Via { src, .. } => src,
             RouteVerdict::NotOurs => return Err(Errno::ENETUNREACH),
@@ -87,10 +118,10 @@ impl Engine<'_> {
             return Err(Errno::EADDRNOTAVAIL);
         }
         if local.port == 0 {
-            return Ok(Flow { local: self.choose_port(ip, remote)?, remote });
+            return Ok(Flow { local: self.choose_port(now, ip, remote)?, remote });
         }
         let flow = Flow { local: Endpoint::new(ip, local.port), remote };
-        if self.lookup(&flow).is_some() { Err(Errno::EADDRNOTAVAIL) } else { Ok(flow) }
+        if self.is_flow_free(now, &flow) { Ok(flow) } else { Err(Errno::EADDRNOTAVAIL) }
     }
 
     /// What became of connect(): Ok when connected, EINPROGRESS while under way, else the error. After an error the

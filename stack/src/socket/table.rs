@@ -103,9 +103,11 @@ pub struct Socket {
     pub(crate) nonblocking: bool,
     /// SO_LINGER is on, with this many seconds.
     pub(crate) lingers: bool,
-    pub(crate) _pad: u8,
+    /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE.
+    pub(crate) fast_open: u8,
     pub(crate) linger_s: u16,
-    pub(crate) _pad2: u16,
+    /// TCP_FASTOPEN of a listener.
+    pub(crate) fast_open_qlen: u16,
     /// The connection of a stream; `NONE` before connect.
     pub(crate) conn: u32,
     /// Bells of those who wait for any change.
@@ -124,9 +126,11 @@ pub struct Socket {
     pub(crate) backlog: u32,
     pub(crate) syn_queue: Queue,
     pub(crate) accept_queue: Queue,
+    /// Until when acknowledgements may bring a SYN cookie back.
+    pub(crate) cookies_until: Instant,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 192);
+const _: () = assert!(size_of::<Socket>() <= 208);
 
 impl Socket {
     /// Nobody's socket.
@@ -142,9 +146,9 @@ impl Socket {
             wants_room: false,
             nonblocking: false,
             lingers: false,
-            _pad: 0,
+            fast_open: 0,
             linger_s: 0,
-            _pad2: 0,
+            fast_open_qlen: 0,
             conn: NONE,
             waiters: 0,
             items: NONE,
@@ -156,6 +160,7 @@ impl Socket {
             backlog: 0,
             syn_queue: Queue::EMPTY,
             accept_queue: Queue::EMPTY,
+            cookies_until: Instant::ZERO,
         }
     }
 }

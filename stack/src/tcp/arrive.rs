@@ -247,13 +247,7 @@ impl Tcb {
             }
             Stop::Challenge(reason) => {
                 cx.counters.drops.count(reason);
-                if self.may_answer(cx) {
-                    cx.counters.challenge_acks += 1;
-                    self.owed.add(Owed::ACK);
-                } else {
-                    cx.counters.drops.count(Drop::ChallengeLimited);
-                }
-                Arrival::default()
+                Arrival { events: self.challenge(cx), reply: None }
             }
             Stop::Refuse(reason) => {
                 cx.counters.drops.count(reason);
@@ -287,6 +281,23 @@ impl Tcb {
 
     fn reset_segment_at(&self, cx: &Context<'_, '_>, seq: Seq) -> Control {
         Control { seq, ..self.reset_segment(cx) }
+    }
+
+    /// Owes a challenge ACK, if the connection has not just sent one.
+    fn challenge(&mut self, cx: &mut Context<'_, '_>) -> Events {
+        if !self.may_answer(cx) {
+            cx.counters.drops.count(Drop::ChallengeLimited);
+            return Events::NONE;
+        }
+        cx.counters.challenge_acks += 1;
+        let goes_anyway = self.owed.has(Owed::ACK);
+        self.owed.add(Owed::ACK);
+        if goes_anyway { Events::NONE } else { Events::CHALLENGE }
+    }
+
+    /// The challenge ACK that is owed is not sent: the stack as a whole sends too many (RFC 5961 §7).
+    pub fn withdraw_challenge(&mut self) {
+        self.owed.remove(Owed::ACK);
     }
 
     /// The rate limit of answers to what may be forged or echoed.

@@ -24,7 +24,8 @@ impl Tcb {
         }
         self.look_at_pace(cx.now);
         self.note_app_limited();
-        let wanted = data.len().min(self.send_room(cx.frames) as usize);
+        let room = if self.is_deferred() { u32::from(self.snd.mss) } else { u32::MAX };
+        let wanted = data.len().min(self.send_room(cx.frames).min(room) as usize);
         let mut left = &data[..wanted];
         if let Some((tail, room)) = self.snd.tail_room(cx.frames) {
             let n = room.min(left.len());
@@ -46,6 +47,9 @@ impl Tcb {
         }
         let written = wanted - left.len();
         self.wants_room |= written < data.len() || !self.is_writable(cx.frames);
+        if written > 0 {
+            self.end_deferral(cx);
+        }
         self.arm_persist(cx);
         written
     }
@@ -143,7 +147,7 @@ impl Tcb {
 
     /// Whether more may be written: the connection stands and was not shut for sending.
     pub fn may_send(&self) -> bool {
-        self.state().may_send() && !self.is_send_shutdown()
+        (self.state().may_send() || self.is_early() || self.is_deferred()) && !self.is_send_shutdown()
     }
 
     /// Whether more may come: the peer's FIN was not reached, and the application did not shut the receiving side.
@@ -177,6 +181,10 @@ impl Tcb {
             State::Closed => Arrival { events: Events::CLOSED, reply: None },
             State::TimeWait => Arrival { events: Events::TIME_WAIT, reply: None },
             _ if has_unread || linger == Linger::Reset => {
+                let reply = self.abort(cx);
+                Arrival { events: Events::CLOSED, reply }
+            }
+            State::FinWait2 if self.options.fin_timeout_ms == super::Options::NO_FIN_WAIT => {
                 let reply = self.abort(cx);
                 Arrival { events: Events::CLOSED, reply }
             }

@@ -2,7 +2,9 @@
 
 use super::congestion::Congestion;
 use super::ecn::Ecn;
+use super::fast_open::FastOpen;
 use super::info::Tally;
+use super::path_mtu::PathMtu;
 use super::receiver::Receiver;
 use super::recovery::{Recovery, Rtt};
 use super::sender::Sender;
@@ -69,6 +71,8 @@ pub struct Tcb {
     pub(super) ts: Timestamps,
     pub(super) urgent: Urgent,
     pub(super) tally: Tally,
+    pub(super) fast_open: FastOpen,
+    pub(super) path: PathMtu,
     pub(super) options: Options,
     pub(super) ecn: Ecn,
     flow: Flow,
@@ -83,7 +87,8 @@ pub struct Tcb {
     /// What the application has to be told, and what a router said that may turn out to be the reason.
     error: u8,
     soft_error: u8,
-    _pad: u8,
+    /// In SYN-RECEIVED: the handshake's last ACK came, and data is waited for (TCP_DEFER_ACCEPT).
+    pub(super) last_ack_came: bool,
 }
 
 impl SlabItem for Tcb {
@@ -109,7 +114,6 @@ impl Tcb {
         mss: u16,
         options: &Options,
     ) -> Tcb {
-        cx.counters.passive_opens += 1;
         let mut tcb = Tcb::new(cx, State::SynReceived, flow, Seq(iss), ts_offset, mss, options);
         tcb.passive = true;
         tcb.tally.segs_in = 1;
@@ -139,6 +143,8 @@ impl Tcb {
             ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
             urgent: Urgent::default(),
             tally: Tally::default(),
+            fast_open: FastOpen::default(),
+            path: PathMtu::UNKNOWN,
             options: *options,
             ecn: Ecn::new(cx.tunables.ecn, state, iss),
             flow,
@@ -149,7 +155,7 @@ impl Tcb {
             wants_room: false,
             error: 0,
             soft_error: 0,
-            _pad: 0,
+            last_ack_came: false,
         };
         tcb.rcv.scaling = cx.tunables.window_scaling != 0;
         tcb.rcv.last_at = cx.now;
@@ -167,8 +173,7 @@ impl Tcb {
         self.snd.shift = if self.rcv.scaling { options.window_scale.unwrap_or(0) } else { 0 };
         // RFC 9293 §3.7.1: the MSS without the option. Linux's floor keeps a hostile peer from one-byte segments.
         let unsaid = if self.flow.remote.ip.is_v4() { 536 } else { 1220 };
-        self.snd.wire_mss = options.mss.unwrap_or(unsaid).clamp(64, self.rcv.own_mss.max(64));
-        self.settle_mss();
+        self.settle_path(cx, options.mss.unwrap_or(unsaid).clamp(64, self.rcv.own_mss.max(64)));
         self.congestion = Congestion::new(self.options.congestion, u32::from(self.snd.mss));
         // The window field of a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(seg.window);
@@ -225,6 +230,12 @@ impl Tcb {
         self.soft_error = error as u8;
     }
 
+    /// The peer answers: whatever a router said is over.
+    #[inline]
+    pub(super) fn forget_soft_error(&mut self) {
+        self.soft_error = 0;
+    }
+
     pub(super) fn soft_error(&self) -> Option<TcpError> {
         TcpError::from_code(self.soft_error)
     }
@@ -241,6 +252,9 @@ impl Tcb {
                 self.timers.stop();
                 self.timers.alive_at = cx.now.after_us(cx.tunables.time_wait_us);
                 Events::TIME_WAIT
+            }
+            State::FinWait2 if self.is_orphan() && self.options.fin_timeout_ms == Options::NO_FIN_WAIT => {
+                self.end(cx, None)
             }
             State::FinWait2 => {
                 self.start_fin_timeout(cx.now);

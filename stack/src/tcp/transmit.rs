@@ -93,11 +93,22 @@ impl Tcb {
     fn send_syn(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
         let flags = if self.state == State::SynSent { Flags::SYN } else { Flags::SYN | Flags::ACK };
         let flags = flags | self.ecn_of_syn();
-        let segment = self.send_empty(cx, self.syn_seq(), flags)?;
+        let segment = match self.send_syn_data(cx, flags) {
+            Some(segment) => segment,
+            None => self.send_empty(cx, self.syn_seq(), flags)?,
+        };
         self.owed.remove(Owed::SYN);
         self.snd.last_sent_at = cx.now;
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Some(segment)
+    }
+
+    /// A SYN in front of a frame of the send queue.
+    pub(super) fn send_on_syn(&mut self, cx: &mut Context<'_, '_>, id: FrameId, flags: Flags) -> Outgoing {
+        let (payload_off, payload_len) = (cx.frames.meta(id).off, cx.frames.meta(id).len);
+        let seq = self.syn_seq();
+        // A SYN is never sent as one that may be marked (RFC 3168 §6.1.1).
+        self.build(cx, &Content { frame: id, seq, flags, payload_off, payload_len, is_new: false, keep: true })
     }
 
     fn send_again(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
@@ -107,7 +118,11 @@ impl Tcb {
             self.timers.arm_retransmit(cx.now, RING_BUSY_RETRY_US);
             return None;
         }
-        if cx.frames.meta(id).len > self.snd.mss && !self.snd.split(cx.frames, id, self.snd.mss) {
+        let len = cx.frames.meta(id).len;
+        if len > self.snd.mss {
+            self.note_probe_lost(len);
+        }
+        if len > self.snd.mss && !self.snd.split(cx.frames, id, self.snd.mss) {
             self.retry_without_frame(cx);
             return None;
         }
@@ -129,6 +144,7 @@ impl Tcb {
     }
 
     pub(super) fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
+        let n = self.prepare_probe(cx, n);
         let id = self.snd.next_unsent()?;
         if u32::from(cx.frames.meta(id).len) > n && !self.snd.split(cx.frames, id, n as u16) {
             self.retry_without_frame(cx);
@@ -246,6 +262,7 @@ impl Tcb {
             timestamp: self.ts.option(cx.now),
             sack_permitted: is_syn && self.sack,
             sack: if has_blocks { self.sack_blocks(cx.frames, content.payload_len) } else { SackBlocks::default() },
+            fast_open: if is_syn { self.fast_open.option(self.timers.retransmits) } else { None },
             ..Header::default()
         };
         let header_len = header.len() as u16;

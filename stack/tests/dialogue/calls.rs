@@ -39,6 +39,10 @@ fn make(world: &mut World, words: &[&str]) -> Result<(Outcome, String), String> 
     let socket = world.socket();
     match *words {
         ["listen", ref rest @ ..] => done(listen(world, rest)?),
+        ["fastopen", most] => {
+            let (listener, most) = (world.listener.ok_or("there is no listener")?, number(most)? as i32);
+            done(world.host.engine().set_fast_open_queue(listener, most))
+        }
         ["connect"] => Ok((connect(world, None).map(|()| 0), "EINPROGRESS".into())),
         ["connect", "to", address] => {
             let address: Ipv4Addr = address.parse().map_err(|_| format!("{address}: no IPv4 address"))?;
