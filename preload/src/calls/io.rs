@@ -5,7 +5,7 @@ use crate::fd_table::TABLE;
 use crate::local::Flag;
 use crate::sys::{self, Result, raw};
 use crate::user::{Stream, number};
-use libc::{EAGAIN, EINVAL, EOPNOTSUPP, EPIPE, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK};
+use libc::{EAGAIN, EINVAL, EPIPE, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK};
 use libc::{MSG_TRUNC, MSG_WAITALL, c_int, c_void, iovec, msghdr, sockaddr, socklen_t};
 use sidestep_stack::runtime::Guard;
 use sidestep_stack::socket::SocketOption;
