@@ -34,5 +34,9 @@ pub struct Counters {
     /// Times somebody slept waiting for this stack, and times the daemon ran it.
     pub sleeps: u64,
     pub daemon_runs: u64,
+    /// Datagrams received and sent, and those that a call left to the kernel to send.
+    pub rx_datagrams: u64,
+    pub tx_datagrams: u64,
+    pub kernel_datagrams: u64,
     pub drops: DropCounters,
 }

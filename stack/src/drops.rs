@@ -32,7 +32,7 @@ drops! {
     IpMalformed = "IP header truncated, wrong version or wrong lengths";
     IpChecksum = "IPv4 header checksum is wrong";
     IpFragment = "fragment (the kernel reassembles those)";
-    IpProtocol = "neither TCP nor an ICMP error";
+    IpProtocol = "neither TCP nor UDP nor an ICMP error";
     IpBadSource = "source address is multicast, broadcast, unspecified or loopback";
     IpNotLocal = "destination address is not ours";
     TcpMalformed = "TCP header truncated or data offset wrong";
@@ -61,6 +61,10 @@ drops! {
     ControlQueueFull = "no room to answer (RST, SYN cookie, TIME-WAIT ACK)";
     NoRoute = "no route to the destination";
     NeighbourUnresolved = "next hop's MAC address is not known yet";
+    UdpMalformed = "UDP header truncated, or its length is wrong";
+    UdpChecksum = "UDP checksum is wrong, or missing over IPv6";
+    NoMailbox = "datagram for a port that no socket has";
+    MailboxFull = "datagram socket's receive buffer is full (SO_RCVBUF)";
 }
 
 /// One counter per reason.

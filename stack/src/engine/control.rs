@@ -69,7 +69,7 @@ impl Engine<'_> {
         let off = crate::buf::TX_HEADROOM as u16;
         let out = &mut self.frames.bytes_mut(frame)[usize::from(off)..];
         let len = control.emit(flow.local.port, flow.remote.port, out) as u16;
-        let ready = self.finish_frame(flow, mac, TxFrame { frame, off, len, transport: 0, queue });
+        let ready = self.finish_frame(flow, mac, TxFrame { frame, off, len, queue, ..TxFrame::default() });
         self.state.control.push(ready);
     }
 }

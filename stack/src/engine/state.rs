@@ -10,6 +10,7 @@ use crate::socket::{LISTENER_BUCKETS, PortBlocks};
 use crate::time::Instant;
 use crate::timer_wheel::TimerWheel;
 use crate::tunables::Tunables;
+use crate::udp::{PORT_BUCKETS, SendQueue};
 
 /// How much of a TCP checksum the stack computes on transmit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,6 +88,11 @@ pub(crate) struct Core {
     pub(crate) ports: PortBlocks,
     pub(crate) listeners: [u32; LISTENER_BUCKETS],
     pub(crate) control: ControlRing,
+    /// Datagram sockets, by local port; and datagrams that are to be sent.
+    pub(crate) mailboxes: [u32; PORT_BUCKETS],
+    pub(crate) datagrams: SendQueue,
+    /// Of the last IPv4 packet that routers may cut up.
+    pub(crate) identification: u16,
     pub(crate) wheel: TimerWheel,
     pub(crate) net: NetTables,
 }
@@ -126,6 +132,9 @@ impl Default for Core {
             ports: PortBlocks::default(),
             listeners: [NONE; LISTENER_BUCKETS],
             control: ControlRing::default(),
+            mailboxes: [NONE; PORT_BUCKETS],
+            datagrams: SendQueue::EMPTY,
+            identification: 0,
             wheel: TimerWheel::default(),
             net: NetTables::default(),
         }
@@ -155,6 +164,8 @@ impl Core {
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();
+        self.mailboxes = [NONE; PORT_BUCKETS];
+        self.datagrams = SendQueue::EMPTY;
         self.wheel.clear();
     }
 }

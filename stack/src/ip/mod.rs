@@ -8,7 +8,7 @@ pub mod tables;
 use crate::addr::{Flow, Ip};
 use crate::drops::Drop;
 use crate::link::Family;
-use crate::wire::{ipv4, ipv6};
+use crate::wire::{ipv4, ipv6, udp};
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -41,6 +41,21 @@ pub fn transmit(flow: &Flow, ttl: u8, payload_len: u16, out: &mut [u8]) {
         ipv4::emit(&flow.local.ip, &flow.remote.ip, TCP, ttl, payload_len, out);
     } else {
         ipv6::emit(&flow.local.ip, &flow.remote.ip, TCP, ttl, payload_len, out);
+    }
+}
+
+/// Writes the header of a UDP packet of `payload_len` bytes to the start of `out`.
+#[inline]
+pub fn transmit_datagram(flow: &Flow, ttl: u8, tos: u8, payload_len: u16, out: &mut [u8]) {
+    let (src, dst) = (&flow.local.ip, &flow.remote.ip);
+    if dst.is_v4() {
+        ipv4::emit(src, dst, udp::PROTOCOL, ttl, payload_len, out);
+        if tos != 0 {
+            ipv4::mark(out, tos);
+        }
+    } else {
+        ipv6::emit(src, dst, udp::PROTOCOL, ttl, payload_len, out);
+        ipv6::mark(out, tos);
     }
 }
 

@@ -95,15 +95,21 @@ impl Engine<'_> {
 
     /// A free local endpoint towards `remote`: ports in turn, the first one whose flow is not in use.
     pub(crate) fn choose_port(&mut self, ip: Ip, remote: Endpoint) -> Result<Endpoint, Errno> {
+        let is_free =
+            |engine: &Engine<'_>, port| engine.lookup(&Flow { local: Endpoint::new(ip, port), remote }).is_none();
+        self.choose_port_by(is_free).map(|port| Endpoint::new(ip, port))
+    }
+
+    /// Ports in turn, the first one that is free.
+    pub(super) fn choose_port_by(&mut self, is_free: impl Fn(&Engine<'_>, u16) -> bool) -> Result<u16, Errno> {
         let total = self.state.ports.total();
         for tried in 0..total {
             let n = (self.state.ports.next + tried) % total;
             let Some(port) = self.state.ports.port(n) else { break };
-            let local = Endpoint::new(ip, port);
-            if self.lookup(&Flow { local, remote }).is_none() {
+            if is_free(self, port) {
                 self.state.ports.next = (n + 1) % total;
                 self.state.ports.low = tried > total / 4;
-                return Ok(local);
+                return Ok(port);
             }
         }
         self.state.ports.low = true;

@@ -45,6 +45,7 @@ impl Engine<'_> {
             // A fresh socket is in CLOSE: hung up, and nothing keeps it from being written to.
             Kind::Stream if socket.conn == NONE => WRITABLE | HUP | if socket.error.is_set() { ERR } else { 0 },
             Kind::Stream => self.stream_readiness(index),
+            Kind::Datagram => self.datagram_readiness(index),
         }
     }
 
@@ -86,12 +87,18 @@ impl Engine<'_> {
         if socket.conn != NONE && !self.conns[socket.conn].is_writable(&self.frames) {
             self.want_room(index);
         }
+        if self.sockets[index].kind == Kind::Datagram && !self.has_datagram_room() {
+            self.want_room(index);
+        }
     }
 
     /// The socket is told when there is room. No acknowledgement will tell one that has nothing under way: what it waits
     /// for is frames.
     pub(crate) fn want_room(&mut self, index: u32) {
         self.sockets[index].wants_room = true;
+        if self.sockets[index].kind == Kind::Datagram {
+            self.note_datagram_waits();
+        }
         self.state.starved |= self.frames.pressure() == Pressure::Exhausted;
     }
 

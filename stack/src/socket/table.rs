@@ -7,6 +7,7 @@ use crate::engine::{Engine, Queue};
 use crate::slab::{NONE, SlabItem};
 use crate::tcp::{Linger, Options};
 use crate::time::Instant;
+use crate::udp::Mailbox;
 
 /// A process of the arena's process table.
 pub type ProcId = u16;
@@ -47,6 +48,7 @@ pub(crate) enum Kind {
     Free,
     Stream,
     Listener,
+    Datagram,
 }
 
 /// How far connect() has got, as far as the caller was told (Linux: SS_UNCONNECTED, SS_CONNECTING, SS_CONNECTED).
@@ -119,14 +121,16 @@ pub struct Socket {
     pub(crate) options: Options,
     /// What it is bound to.
     pub(crate) local: Endpoint,
-    /// Listeners: the next of the same bucket, and the two queues.
+    /// Listeners and datagram sockets: the next of the same bucket. Listeners: the two queues.
     pub(crate) listener_next: u32,
     pub(crate) backlog: u32,
     pub(crate) syn_queue: Queue,
     pub(crate) accept_queue: Queue,
+    /// Datagram sockets: the protocol's half.
+    pub(crate) mailbox: Mailbox,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 192);
+const _: () = assert!(size_of::<Socket>() <= 256);
 
 impl Socket {
     /// Nobody's socket.
@@ -156,6 +160,7 @@ impl Socket {
             backlog: 0,
             syn_queue: Queue::EMPTY,
             accept_queue: Queue::EMPTY,
+            mailbox: Mailbox::EMPTY,
         }
     }
 }
@@ -261,6 +266,7 @@ impl Engine<'_> {
                 self.orphan_connection(now, socket.conn, linger);
             }
             Kind::Stream => {}
+            Kind::Datagram => self.close_mailbox(index),
         }
         (self.sockets[index].kind, self.sockets[index].generation) = (Kind::Free, 0);
         self.sockets.remove(index);

@@ -68,6 +68,26 @@ pub fn emit(src: &Ip, dst: &Ip, protocol: u8, ttl: u8, payload_len: u16, out: &m
     out[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
+/// Sets the type of service of a header that was emitted.
+pub fn mark(header: &mut [u8], tos: u8) {
+    header[1] = tos;
+    reseal(header);
+}
+
+/// Lets routers cut up the packet of a header that was emitted; its fragments need a name then (RFC 6864 §4.2).
+pub fn allow_fragments(header: &mut [u8], identification: u16) {
+    header[4..6].copy_from_slice(&identification.to_be_bytes());
+    header[6..8].copy_from_slice(&[0, 0]);
+    reseal(header);
+}
+
+fn reseal(header: &mut [u8]) {
+    let header = &mut header[..HEADER_LEN];
+    header[10..12].copy_from_slice(&[0, 0]);
+    let checksum = Sum::ZERO.add_bytes(header).checksum();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +103,15 @@ mod tests {
         let p = parse(&packet()).unwrap();
         assert_eq!((p.src, p.dst), (Ip::v4([10, 0, 0, 1]), Ip::v4([10, 0, 0, 2])));
         assert_eq!((p.protocol, p.payload_off, p.payload_len), (6, 20, 40));
+    }
+
+    #[test]
+    fn marks_keep_the_checksum_right() {
+        let mut p = packet();
+        mark(&mut p, 0xb8);
+        allow_fragments(&mut p, 0x1234);
+        assert!(parse(&p).is_ok());
+        assert_eq!((p[1], &p[4..8]), (0xb8, &[0x12, 0x34, 0, 0][..]));
     }
 
     #[test]

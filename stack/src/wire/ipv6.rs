@@ -79,6 +79,12 @@ pub fn emit(src: &Ip, dst: &Ip, protocol: u8, hop_limit: u8, payload_len: u16, o
     out[24..40].copy_from_slice(&dst.0);
 }
 
+/// Sets the traffic class of a header that was emitted.
+pub fn mark(header: &mut [u8], traffic_class: u8) {
+    header[0] = 0x60 | traffic_class >> 4;
+    header[1] = traffic_class << 4;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
