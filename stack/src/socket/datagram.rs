@@ -149,6 +149,12 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// To whom the socket is connected.
+    pub fn datagram_remote(&self, s: SocketId) -> Result<Option<Endpoint>, Errno> {
+        let mailbox = &self.sockets[self.datagram_slot(s)?].mailbox;
+        Ok(mailbox.is_connected().then_some(mailbox.remote))
+    }
+
     /// Whether a reader that finds nothing is at the end instead of having to wait.
     pub fn is_receive_shut(&self, s: SocketId) -> Result<bool, Errno> {
         Ok(self.is_mailbox_shut(self.datagram_slot(s)?))
