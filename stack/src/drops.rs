@@ -27,7 +27,8 @@ macro_rules! drops {
 drops! {
     LinkTooShort = "frame shorter than an Ethernet header";
     LinkNotOurs = "destination MAC is neither ours nor a group";
-    LinkTagged = "VLAN-tagged frame";
+    LinkTagged = "frame with more than two VLAN tags";
+    LinkForeignVlan = "frame of a VLAN on which the device has no address";
     LinkNotIp = "EtherType is neither IPv4 nor IPv6";
     IpMalformed = "IP header truncated, wrong version or wrong lengths";
     IpChecksum = "IPv4 header checksum is wrong";

@@ -14,8 +14,9 @@ use aya::maps::{Array, HashMap as BpfHash, Map, MapData, MapError, PerCpuArray, 
 use sidestep_stack::addr::{Flow, Ip};
 use sidestep_stack::arena::Policy;
 use sidestep_xdp::maps::{
-    ABI_VERSION, Config, EPHEMERAL_KERNEL_FLOWS, FlowKey, MAX_GROUPS, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS,
-    PortEntry, PortState, Proto, Verdict, bucket_index, ephemeral_index, names, policy_index, xsk_index,
+    ABI_VERSION, CONFIG_VLAN_OK, Config, EPHEMERAL_KERNEL_FLOWS, FlowKey, MAX_GROUPS, NO_STACK, PORT_HAS_FLOWS,
+    PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict, bucket_index, ephemeral_index, names, policy_index,
+    xsk_index,
 };
 use sidestep_xdp::steer::bucket_of;
 use std::collections::{HashMap, HashSet};
@@ -105,9 +106,10 @@ impl Steering {
         })
     }
 
-    /// Opens the gate: before, everything passes.
-    pub(crate) fn configure(&mut self) -> Outcome<()> {
-        let config = Config { queues: self.queues, flags: 0, abi: ABI_VERSION, reserved: 0 };
+    /// Opens the gate: before, everything passes. Tagged frames pass unless there are VLANs that they can belong to.
+    pub(crate) fn configure(&mut self, has_vlans: bool) -> Outcome<()> {
+        let flags = if has_vlans { CONFIG_VLAN_OK } else { 0 };
+        let config = Config { queues: self.queues, flags, abi: ABI_VERSION, reserved: 0 };
         self.config.set(0, config.to_bytes(), 0).context("cannot configure the XDP program")
     }
 

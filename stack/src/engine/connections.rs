@@ -33,7 +33,7 @@ impl Engine<'_> {
     pub(crate) fn after(&mut self, now: Instant, conn: u32, arrival: Arrival) {
         if let Some(control) = &arrival.reply {
             let (flow, link) = (*self.conns[conn].flow(), self.conns[conn].link);
-            self.reply(&flow, link.peer_mac, link.rx_queue, control);
+            self.reply(&flow, link.hop, link.rx_queue, control);
         }
         if !arrival.events.is_empty() && !self.handle_events(now, conn, arrival.events) {
             return;
@@ -136,7 +136,7 @@ impl Engine<'_> {
     /// RST for the peer, and the end. The record stays if a socket holds it.
     pub(crate) fn abort_connection(&mut self, now: Instant, conn: u32) {
         let reply = self.conns[conn].abort(&mut context!(self, now));
-        let reply = reply.filter(|_| self.conns[conn].link.peer_mac != crate::addr::Mac::default());
+        let reply = reply.filter(|_| self.conns[conn].link.hop.is_known());
         self.after(now, conn, Arrival { events: Events::CLOSED | Events::ERROR, reply });
     }
 

@@ -2,8 +2,9 @@
 //! all, and wait in a small ring until somebody asks for transmissions.
 
 use super::{Engine, TxFrame};
-use crate::addr::{Flow, Mac};
+use crate::addr::Flow;
 use crate::drops::Drop;
+use crate::link::Hop;
 use crate::wire::tcp::{Control, Flags};
 
 const RING: usize = 64;
@@ -55,7 +56,7 @@ impl Engine<'_> {
     }
 
     /// Answers with a control segment, to where the segment (or the connection's last one) came from.
-    pub(crate) fn reply(&mut self, flow: &Flow, mac: Mac, queue: u8, control: &Control) {
+    pub(crate) fn reply(&mut self, flow: &Flow, hop: Hop, queue: u8, control: &Control) {
         if self.state.control.is_full() {
             return self.state.counters.drops.count(Drop::ControlQueueFull);
         }
@@ -69,7 +70,7 @@ impl Engine<'_> {
         let off = crate::buf::TX_HEADROOM as u16;
         let out = &mut self.frames.bytes_mut(frame)[usize::from(off)..];
         let len = control.emit(flow.local.port, flow.remote.port, out) as u16;
-        let ready = self.finish_frame(flow, mac, TxFrame { frame, off, len, queue, ..TxFrame::default() });
+        let ready = self.finish_frame(flow, hop, TxFrame { frame, off, len, queue, ..TxFrame::default() });
         self.state.control.push(ready);
     }
 }

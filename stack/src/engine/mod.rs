@@ -6,11 +6,13 @@
 //! - `receive.rs`: a frame's way to its connection or listener;
 //! - `connections.rs`: what becomes of connections: events, lists, timers, the end; `flows.rs`: finding them;
 //! - `time_waits.rs`: the records of those that closed first;
+//! - `device.rs`: the device changes under live connections;
 //! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection;
 //! - `farewell.rs`: RSTs for the peers of a stack that has to start over.
 
 mod connections;
 mod control;
+mod device;
 mod farewell;
 mod flows;
 mod receive;

@@ -4,17 +4,16 @@
 use super::flows::Entry;
 use super::transmit::{MAC_FALLBACK, MAC_GENERATION};
 use super::{Engine, context};
-use crate::addr::{Endpoint, Flow, Mac};
+use crate::addr::{Endpoint, Flow};
 use crate::buf::FrameId;
 use crate::drops::Drop;
 use crate::ip::{self, Packet};
-use crate::link;
+use crate::link::{self, Hop};
 use crate::socket::QUEUE_SYN;
 use crate::tcp::{IcmpKind, ListenVerdict, Seq, TimeWaitVerdict, arrive_at_listen};
 use crate::time::Instant;
 use crate::udp::Place;
 use crate::wire::checksum::Sum;
-use crate::wire::ethernet;
 use crate::wire::icmp;
 use crate::wire::tcp::{self, Flags, Segment, reset_for};
 use crate::wire::udp;
@@ -31,7 +30,7 @@ pub(crate) enum Fate {
 #[derive(Clone, Copy)]
 pub(crate) struct Origin {
     pub(crate) flow: Flow,
-    pub(crate) mac: Mac,
+    pub(crate) hop: Hop,
     pub(crate) queue: u8,
 }
 
@@ -53,8 +52,11 @@ impl Engine<'_> {
     fn receive(&mut self, now: Instant, frame: FrameId, off: u16, len: u16, rx_queue: u8) -> Result<Fate, Drop> {
         let end = usize::from(off) + usize::from(len);
         let bytes = self.frames.bytes(frame).get(usize::from(off)..end).ok_or(Drop::LinkTooShort)?;
-        let from = link::receive(bytes, self.state.config.mac)?;
-        let packet = ip::receive(bytes, ethernet::HEADER_LEN, from.family)?;
+        let received = link::receive(bytes, self.state.config.mac)?;
+        if !self.state.net.has_vlan(received.from.tags) {
+            return Err(Drop::LinkForeignVlan);
+        }
+        let packet = ip::receive(bytes, received.network, received.family)?;
         let payload = &bytes[packet.payload_off..packet.payload_off + packet.payload_len];
         match packet.protocol {
             ip::TCP => {
@@ -68,10 +70,10 @@ impl Engine<'_> {
                     remote: Endpoint::new(packet.src, ports.source),
                 };
                 self.state.counters.rx_segments += 1;
-                self.handle_segment(now, &Origin { flow, mac: from.src, queue: rx_queue }, &seg, frame)
+                self.handle_segment(now, &Origin { flow, hop: received.from, queue: rx_queue }, &seg, frame)
             }
             udp::PROTOCOL => {
-                self.handle_datagram(now, Place { frame, off, network: ethernet::HEADER_LEN, queue: rx_queue }, &packet)
+                self.handle_datagram(now, Place { frame, off, network: received.network, queue: rx_queue }, &packet)
             }
             icmp::PROTOCOL_V4 if packet.dst.is_v4() => self.handle_icmp(now, icmp::parse_v4(payload)?),
             icmp::PROTOCOL_V6 if !packet.dst.is_v4() => {
@@ -110,7 +112,7 @@ impl Engine<'_> {
     ) -> Result<Fate, Drop> {
         let link = &mut self.conns[conn].link;
         if link.mac_generation & MAC_FALLBACK != 0 || link.mac_generation & MAC_GENERATION == 0 {
-            link.peer_mac = origin.mac;
+            link.hop = origin.hop;
         }
         link.rx_queue = origin.queue;
         if link.queue == QUEUE_SYN && !seg.has(Flags::RST) && seg.has(Flags::ACK) {
@@ -128,7 +130,7 @@ impl Engine<'_> {
         match self.time_waits[index].arrive(now, &self.state.tunables, seg) {
             TimeWaitVerdict::Drop => Ok(Fate::Done),
             TimeWaitVerdict::Ack(control) => {
-                self.reply(&origin.flow, origin.mac, origin.queue, &control);
+                self.reply(&origin.flow, origin.hop, origin.queue, &control);
                 Ok(Fate::Done)
             }
             TimeWaitVerdict::Reuse { iss_above } => {
@@ -173,7 +175,7 @@ impl Engine<'_> {
     }
 
     fn reply_reset(&mut self, origin: &Origin, reset: &tcp::Control) {
-        self.reply(&origin.flow, origin.mac, origin.queue, reset);
+        self.reply(&origin.flow, origin.hop, origin.queue, reset);
     }
 
     fn handle_icmp(&mut self, now: Instant, error: icmp::Error) -> Result<Fate, Drop> {

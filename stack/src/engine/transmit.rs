@@ -1,10 +1,11 @@
 //! Transmission: connections are asked, in turn, for one segment after the other; here the lower headers are added.
 
 use super::{Engine, Queue, TxChecksum, context};
-use crate::addr::{Flow, Mac};
+use crate::addr::Flow;
 use crate::buf::FrameId;
 use crate::ip;
 use crate::ip::tables::{NeighbourState, RouteVerdict};
+use crate::link::Hop;
 use crate::slab::NONE;
 use crate::socket::Errno;
 use crate::tcp::State;
@@ -81,11 +82,11 @@ impl Engine<'_> {
                 continue;
             };
             let (flow, link) = (*self.conns[conn].flow(), &self.conns[conn].link);
-            let (mac, queue) = (link.peer_mac, link.rx_queue);
+            let (hop, queue) = (link.hop, link.rx_queue);
             self.end_turn(now, conn);
             let ready = self.finish_frame(
                 &flow,
-                mac,
+                hop,
                 TxFrame { frame: out.frame, off: out.off, len: out.len, queue, ..TxFrame::default() },
             );
             self.frames.mark_in_tx(out.frame);
@@ -117,9 +118,10 @@ impl Engine<'_> {
     }
 
     /// Completes a TCP segment that lies in a frame: its checksum, and the IP and Ethernet headers in front of it.
-    pub(crate) fn finish_frame(&mut self, flow: &Flow, mac: Mac, segment: TxFrame) -> TxFrame {
+    pub(crate) fn finish_frame(&mut self, flow: &Flow, hop: Hop, segment: TxFrame) -> TxFrame {
         let config = &self.state.config;
-        let headers = ethernet::HEADER_LEN + ip::header_len(&flow.remote.ip);
+        let ether_len = ethernet::HEADER_LEN + hop.tags.len();
+        let headers = ether_len + ip::header_len(&flow.remote.ip);
         let (off, len) = (usize::from(segment.off) - headers, usize::from(segment.len) + headers);
         let bytes = &mut self.frames.bytes_mut(segment.frame)[off..off + len];
         let (front, tcp) = bytes.split_at_mut(headers);
@@ -129,10 +131,10 @@ impl Engine<'_> {
             TxChecksum::PseudoHeader => pseudo.fold(),
         };
         tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
-        let (ether, network) = front.split_at_mut(ethernet::HEADER_LEN);
+        let (ether, network) = front.split_at_mut(ether_len);
         ip::transmit(flow, self.state.tunables.ttl as u8, segment.len, network);
         let ethertype = if flow.remote.ip.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
-        ethernet::emit(&ethernet::Header { dst: mac, src: config.mac, ethertype }, ether);
+        ethernet::emit(&ethernet::Header { dst: hop.mac, src: config.mac, tags: hop.tags, ethertype }, ether);
         TxFrame { off: off as u16, len: len as u16, transport: headers as u8, checksum: CHECKSUM_AT, ..segment }
     }
 
@@ -150,18 +152,24 @@ impl Engine<'_> {
         let remote = self.conns[conn].flow().remote.ip;
         let link = &mut self.conns[conn].link;
         let next_hop = match net.route(&remote) {
-            RouteVerdict::Via { next_hop, .. } => Some(next_hop),
+            RouteVerdict::Via { next_hop, tags, .. } => Some((next_hop, tags)),
             RouteVerdict::NotOurs | RouteVerdict::Unreachable => None,
         };
-        let (state, mac) = next_hop.map_or((NeighbourState::Failed, Mac::default()), |ip| net.neighbour(&ip));
+        let (state, hop) = match next_hop {
+            Some((ip, tags)) => {
+                let (state, mac) = net.neighbour(&ip, tags);
+                (state, Hop::new(mac, tags))
+            }
+            None => (NeighbourState::Failed, Hop::default()),
+        };
         if state == NeighbourState::Reachable {
-            (link.peer_mac, link.mac_generation) = (mac, net.generation());
+            (link.hop, link.mac_generation) = (hop, net.generation());
             return NextHop::Known;
         }
-        if let (NeighbourState::Unknown, Some(ip)) = (state, next_hop) {
-            net.want(&ip);
+        if let (NeighbourState::Unknown, Some((ip, tags))) = (state, next_hop) {
+            net.want(&ip, tags);
         }
-        if link.peer_mac != Mac::default() {
+        if link.hop.is_known() {
             // The peer was heard from: the way back is where its frames come from.
             link.mac_generation = net.generation() | MAC_FALLBACK;
             return NextHop::Known;

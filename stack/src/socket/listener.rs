@@ -127,7 +127,7 @@ impl Engine<'_> {
         let iss = iss_above.unwrap_or_else(|| isn(&secret, &flow, now));
         let (offset, mss) = (ts_offset(&secret, &flow), self.mss_towards(&flow.remote.ip));
         let mut tcb = Tcb::accept_syn(&mut context!(self, now), flow, seg, iss, offset, mss, &options);
-        (tcb.link.peer_mac, tcb.link.rx_queue) = (origin.mac, origin.queue);
+        (tcb.link.hop, tcb.link.rx_queue) = (origin.hop, origin.queue);
         (tcb.link.listener, tcb.link.queue) = (listener, QUEUE_SYN);
         let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
         push(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);

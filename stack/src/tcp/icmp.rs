@@ -50,6 +50,11 @@ impl Tcb {
         Arrival { events, reply: None }
     }
 
+    /// Our own device carries packets of `mtu` octets from now on; more than the path did is of no use to a live connection.
+    pub fn handle_device_mtu(&mut self, cx: &mut Context<'_, '_>, mtu: u16) {
+        self.shrink_path(cx, u32::from(mtu));
+    }
+
     /// The path carries less than we thought: what is in flight and too long goes again, in shorter segments. No sign of
     /// congestion. The floors are Linux's `min_pmtu` and IPv6's minimum MTU: less is an attack.
     fn shrink_path(&mut self, cx: &mut Context<'_, '_>, mtu: u32) {

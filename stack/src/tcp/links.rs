@@ -1,6 +1,6 @@
 //! The words by which the engine chains connections into its lists. The protocol machine does not look at them.
 
-use crate::addr::Mac;
+use crate::link::Hop;
 use crate::slab::NONE;
 use crate::time::Instant;
 
@@ -25,8 +25,9 @@ pub struct Links {
     pub queue_prev: u32,
     pub socket: u32,
     pub listener: u32,
-    pub peer_mac: Mac,
-    /// The generation of the tables when `peer_mac` was looked up; 0 before that.
+    /// The next stop on the way to the peer.
+    pub hop: Hop,
+    /// The generation of the tables when `hop` was looked up; 0 before that.
     pub mac_generation: u16,
 }
 
@@ -48,7 +49,7 @@ impl Default for Links {
             queue_prev: NONE,
             socket: NONE,
             listener: NONE,
-            peer_mac: Mac([0; 6]),
+            hop: Hop::default(),
             mac_generation: 0,
         }
     }

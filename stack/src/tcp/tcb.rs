@@ -290,7 +290,7 @@ impl Tcb {
         (self.snd.nxt, self.rcv.nxt) = (Seq(random() as u32), Seq(random() as u32));
         (self.snd.una, self.snd.wnd, self.snd.shift) = (Seq(random() as u32), random() as u32, random() as u8);
         let link = &mut self.link;
-        link.peer_mac = Mac(core::array::from_fn(|i| if i == 0 { 2 * (n >> 8 & 1) as u8 } else { random() as u8 }));
+        link.hop.mac = Mac(core::array::from_fn(|i| if i == 0 { 2 * (n >> 8 & 1) as u8 } else { random() as u8 }));
         (link.rx_queue, link.free, link.hash_next) = (random() as u8, random() as u32, random() as u32);
         (link.wheel_slot, link.wheel_next, link.transmit_next) = (random() as u32, random() as u32, random() as u32);
         (link.socket, link.listener, link.queue) = (random() as u32, random() as u32, random() as u8);

@@ -3,7 +3,8 @@
 
 use super::timestamps::ms;
 use super::{Seq, Tcb};
-use crate::addr::{Flow, Mac};
+use crate::addr::Flow;
+use crate::link::Hop;
 use crate::slab::{NONE, SlabItem};
 use crate::time::Instant;
 use crate::tunables::Tunables;
@@ -18,7 +19,7 @@ pub struct TimeWait {
     pub hash_next: u32,
     pub queue_next: u32,
     pub flow: Flow,
-    pub peer_mac: Mac,
+    pub hop: Hop,
     pub rx_queue: u8,
     has_timestamps: bool,
     window: u16,
@@ -63,7 +64,7 @@ impl TimeWait {
             hash_next: NONE,
             queue_next: NONE,
             flow: *tcb.flow(),
-            peer_mac: tcb.link.peer_mac,
+            hop: tcb.link.hop,
             rx_queue: tcb.link.rx_queue,
             has_timestamps: tcb.ts.on,
             window: (tcb.rcv.window() >> tcb.rcv.shift).min(u32::from(u16::MAX)) as u16,

@@ -7,6 +7,7 @@ use crate::buf::{FRAME_SIZE, FrameMeta, FrameShared, Frames, FreeList, Pressure}
 use crate::counters::Counters;
 use crate::engine::{Config, Engine, Parts, StackState};
 use crate::ip::tables::{Address, Route, RouteKind};
+use crate::link::Tags;
 use crate::socket::{EpollItem, EpollSet, Socket};
 use crate::tcp::{Context, Options, Tcb, TimeWait};
 use crate::time::Instant;
@@ -105,8 +106,8 @@ impl Host {
             engine.frames_mut().push_free(id);
         }
         let net = engine.net_mut();
-        net.set_address(Address { ip: Ip::v4(v4), bits: 120 });
-        net.set_address(Address { ip: v6, bits: 64 });
+        net.set_address(Address::new(Ip::v4(v4), 120, Tags::NONE));
+        net.set_address(Address::new(v6, 64, Tags::NONE));
         for (prefix, bits) in [(Ip::v4([10, 0, 0, 0]), 120), (v6, 64)] {
             net.set_route(Route { prefix, bits, kind: RouteKind::ViaDevice, ..Route::default() });
         }

@@ -22,6 +22,7 @@ pub use send::{Outgoing, Sent};
 use crate::addr::{Endpoint, Flow, Ip, Mac};
 use crate::buf::FrameList;
 use crate::engine::{Engine, flow_hash};
+use crate::link::{Hop, Tags};
 use crate::slab::NONE;
 use crate::socket::{Family, Kind, Socket};
 
@@ -86,7 +87,7 @@ impl Flags {
 struct Way {
     destination: Ip,
     source: Ip,
-    mac: Mac,
+    hop: Hop,
     generation: u16,
 }
 
@@ -98,7 +99,12 @@ impl Mailbox {
         received: FrameList::EMPTY,
         overflows: 0,
         marks: Marks { ttl: 64, tos: 0, hop_limit: 64, traffic_class: 0 },
-        way: Way { destination: Ip::UNSPECIFIED, source: Ip::UNSPECIFIED, mac: Mac([0; 6]), generation: 0 },
+        way: Way {
+            destination: Ip::UNSPECIFIED,
+            source: Ip::UNSPECIFIED,
+            hop: Hop::new(Mac([0; 6]), Tags::NONE),
+            generation: 0,
+        },
         path_mtu: 0,
     };
 

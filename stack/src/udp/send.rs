@@ -7,6 +7,7 @@ use crate::buf::{FRAME_SIZE, FrameId, FrameList, TX_HEADROOM};
 use crate::engine::{Engine, TxChecksum, TxFrame};
 use crate::ip;
 use crate::ip::tables::{NeighbourState, RouteVerdict};
+use crate::link::Hop;
 use crate::socket::readiness::{OUT, WRNORM};
 use crate::socket::{Errno, Family, Kind};
 use crate::wire::{ethernet, ipv4, udp};
@@ -137,16 +138,17 @@ impl Engine<'_> {
 
     fn find_way(&mut self, to: &Ip) -> Option<Way> {
         let net = &mut self.state.net;
-        let RouteVerdict::Via { next_hop, src } = net.route(to) else { return None };
-        let (state, mac) = net.neighbour(&next_hop);
+        let RouteVerdict::Via { next_hop, src, tags } = net.route(to) else { return None };
+        let (state, mac) = net.neighbour(&next_hop, tags);
         if state == NeighbourState::Reachable {
-            return Some(Way { destination: *to, source: src, mac, generation: net.generation() });
+            let hop = Hop::new(mac, tags);
+            return Some(Way { destination: *to, source: src, hop, generation: net.generation() });
         }
         // The kernel sends meanwhile, and finds the neighbour by that; it is asked all the same, because it may know it
         // already while our table does not. A subnet's broadcast address has no MAC to find.
         let is_broadcast = net.addresses().iter().any(|a| a.ip.is_v4() && is_subnet_broadcast(to, &a.ip, a.bits));
         if state == NeighbourState::Unknown && !is_broadcast {
-            net.want(&next_hop);
+            net.want(&next_hop, tags);
         }
         None
     }
@@ -184,7 +186,8 @@ impl Engine<'_> {
         let network_len = ip::header_len(&flow.remote.ip);
         let datagram_len = len + udp::HEADER_LEN as u16;
         let may_fragment = mailbox.path_mtu != 0 && network_len as u16 + datagram_len > mailbox.path_mtu;
-        let headers = ethernet::HEADER_LEN + network_len;
+        let ether_len = ethernet::HEADER_LEN + way.hop.tags.len();
+        let headers = ether_len + network_len;
         let off = TX_HEADROOM - udp::HEADER_LEN - headers;
         let in_full = self.state.config.tx_checksum == TxChecksum::Full;
         let total = headers + usize::from(datagram_len);
@@ -192,14 +195,15 @@ impl Engine<'_> {
         let (front, datagram) = bytes.split_at_mut(headers);
         udp::emit(flow.local.port, flow.remote.port, len, datagram);
         udp::seal(&flow.local.ip, &flow.remote.ip, datagram, in_full);
-        let (ether, network) = front.split_at_mut(ethernet::HEADER_LEN);
+        let (ether, network) = front.split_at_mut(ether_len);
         ip::transmit_datagram(flow, ttl, tos, datagram_len, network);
         if is_v4 && may_fragment {
             self.state.identification = self.state.identification.wrapping_add(1).max(1);
             ipv4::allow_fragments(network, self.state.identification);
         }
         let ethertype = if is_v4 { ethernet::IPV4 } else { ethernet::IPV6 };
-        ethernet::emit(&ethernet::Header { dst: way.mac, src: self.state.config.mac, ethertype }, ether);
+        let Hop { mac, tags, .. } = way.hop;
+        ethernet::emit(&ethernet::Header { dst: mac, src: self.state.config.mac, tags, ethertype }, ether);
         let meta = self.frames.meta_mut(frame);
         (meta.off, meta.len, meta.flags) = (off as u16, total as u16, headers as u16);
         meta.seq = u32::from(queue);

@@ -55,7 +55,7 @@ fn frame(net: &Net, from: Endpoint, to: Endpoint, payload: &[u8], checksum: Opti
     let is_v4 = to.ip.is_v4();
     let ethertype = if is_v4 { ethernet::IPV4 } else { ethernet::IPV6 };
     let (dst, src) = (net.hosts[SERVER].config.mac, net.hosts[CLIENT].config.mac);
-    ethernet::emit(&ethernet::Header { dst, src, ethertype }, &mut f);
+    ethernet::emit(&ethernet::Header { dst, src, tags: Tags::NONE, ethertype }, &mut f);
     match is_v4 {
         true => ipv4::emit(&from.ip, &to.ip, udp::PROTOCOL, 61, len, &mut f[14..]),
         false => ipv6::emit(&from.ip, &to.ip, udp::PROTOCOL, 61, len, &mut f[14..]),
@@ -299,7 +299,7 @@ fn what_the_kernel_has_to_send() {
     }
     let mut wanted = Vec::new();
     while let Some(ip) = net.hosts[CLIENT].engine().net_mut().take_wanted() {
-        wanted.push(ip);
+        wanted.push(ip.0);
     }
     assert_eq!(wanted, [Ip::v4([10, 0, 0, 99])], "what might have a MAC, and nothing else");
     assert_eq!(send(&mut net, CLIENT, c, Some(server), &[1; 1472]), Ok(Sent::Queued));
@@ -319,10 +319,10 @@ fn a_way_is_looked_up_again_when_tables_change() {
     let (s, c) = (server(&mut net), client(&mut net));
     let to = net.endpoint(SERVER, PORT);
     send(&mut net, CLIENT, c, Some(to), b"1").unwrap();
-    net.hosts[CLIENT].engine().net_mut().clear_neighbour(&to.ip);
+    net.hosts[CLIENT].engine().net_mut().clear_neighbour(&to.ip, Tags::NONE);
     assert_eq!(send(&mut net, CLIENT, c, Some(to), b"2"), Ok(Sent::ByKernel));
     let mac = net.hosts[SERVER].config.mac;
-    net.hosts[CLIENT].engine().net_mut().set_neighbour(&to.ip, Some(mac));
+    net.hosts[CLIENT].engine().net_mut().set_neighbour(&to.ip, Tags::NONE, Some(mac));
     assert_eq!(send(&mut net, CLIENT, c, Some(to), b"3"), Ok(Sent::Queued));
     net.run_for(SEC);
     assert_eq!(recv(&mut net, SERVER, s).unwrap().1, b"1");
@@ -334,7 +334,7 @@ fn a_way_is_looked_up_again_when_tables_change() {
 fn addresses_and_marks_of_a_single_datagram() {
     let mut net = Net::new(1);
     let (s, c) = (server(&mut net), client(&mut net));
-    let second = crate::ip::tables::Address { ip: Ip::v4([10, 0, 0, 22]), bits: 120 };
+    let second = crate::ip::tables::Address::new(Ip::v4([10, 0, 0, 22]), 120, Tags::NONE);
     net.hosts[CLIENT].engine().net_mut().set_address(second);
     let to = Some(net.endpoint(SERVER, PORT));
     let say = |net: &mut Net, out: Outgoing| {
@@ -416,7 +416,7 @@ fn datagrams_leave_frames_for_others() {
 fn icmp_error(net: &Net, kind: u8, code: u8, rest: u32, flow: &Flow) -> Vec<u8> {
     let mut f = vec![0; 14 + 20 + 8 + 20 + 8];
     let (dst, src) = (net.hosts[CLIENT].config.mac, net.hosts[SERVER].config.mac);
-    ethernet::emit(&ethernet::Header { dst, src, ethertype: ethernet::IPV4 }, &mut f);
+    ethernet::emit(&ethernet::Header { dst, src, tags: Tags::NONE, ethertype: ethernet::IPV4 }, &mut f);
     ipv4::emit(&flow.remote.ip, &flow.local.ip, 1, 64, 36, &mut f[14..]);
     f[34..36].copy_from_slice(&[kind, code]);
     f[38..42].copy_from_slice(&rest.to_be_bytes());

@@ -1,6 +1,7 @@
 use super::*;
 use crate::addr::{Endpoint, Mac};
 use crate::drops::Drop;
+use crate::link::Tags;
 use crate::socket::readiness::ERR;
 use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, ipv4};
@@ -9,8 +10,12 @@ use crate::wire::{ethernet, ipv4};
 fn error(net: &Net, kind: u8, code: u8, rest: u32, local: Endpoint, seq: u32) -> Vec<u8> {
     let (server, client) = (net.hosts[SERVER].config.ip(), net.hosts[CLIENT].config.ip());
     let mut f = vec![0; 14 + 20 + 8 + 20 + 8];
-    let header =
-        ethernet::Header { dst: net.hosts[CLIENT].config.mac, src: Mac([2, 0, 0, 0, 0, 1]), ethertype: ethernet::IPV4 };
+    let header = ethernet::Header {
+        dst: net.hosts[CLIENT].config.mac,
+        src: Mac([2, 0, 0, 0, 0, 1]),
+        tags: Tags::NONE,
+        ethertype: ethernet::IPV4,
+    };
     ethernet::emit(&header, &mut f);
     ipv4::emit(&server, &client, 1, 64, 36, &mut f[14..]);
     f[34..36].copy_from_slice(&[kind, code]);
