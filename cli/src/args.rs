@@ -153,12 +153,6 @@ pub(crate) struct PortSpec {
     pub(crate) port: u16,
 }
 
-impl PortSpec {
-    pub(crate) const fn tcp(port: u16) -> PortSpec {
-        PortSpec { proto: Proto::Tcp, port }
-    }
-}
-
 impl std::fmt::Display for PortSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let proto = if self.proto == Proto::Udp { "udp" } else { "tcp" };
@@ -182,10 +176,14 @@ fn parse_port(text: &str) -> Result<PortSpec, String> {
 mod tests {
     use super::*;
 
+    fn tcp(port: u16) -> PortSpec {
+        PortSpec { proto: Proto::Tcp, port }
+    }
+
     #[test]
     fn ports() {
-        assert_eq!(parse_port("80"), Ok(PortSpec::tcp(80)));
-        assert_eq!(parse_port("443/tcp"), Ok(PortSpec::tcp(443)));
+        assert_eq!(parse_port("80"), Ok(tcp(80)));
+        assert_eq!(parse_port("443/tcp"), Ok(tcp(443)));
         let dns = PortSpec { proto: Proto::Udp, port: 53 };
         assert_eq!((parse_port("53/udp"), dns.to_string().as_str()), (Ok(dns), "53/udp"));
         assert!(parse_port("53/sctp").unwrap_err().contains("UDP"));
@@ -198,7 +196,7 @@ mod tests {
     fn a_program_keeps_its_own_options() {
         let cli = Cli::try_parse_from(["sidestep", "run", "--port", "80,443", "nginx", "-g", "daemon off;"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
-        assert_eq!(run.port, [PortSpec::tcp(80), PortSpec::tcp(443)]);
+        assert_eq!(run.port, [tcp(80), tcp(443)]);
         assert_eq!(run.command, ["nginx", "-g", "daemon off;"]);
         let cli = Cli::try_parse_from(["sidestep", "run", "--", "redis-server", "--port", "1"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };

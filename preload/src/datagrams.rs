@@ -266,11 +266,12 @@ fn go_live(fd: c_int, entry: Entry) -> Option<Datagram> {
     if current != entry {
         return Datagram::of(fd, current);
     }
-    let live = make_live(fd, entry);
+    // One that is in several epoll sets already stays where they look for it.
+    let noted = interest::take_if_single(fd);
+    let live = noted.is_ok().then(|| make_live(fd, entry)).flatten();
     let new = live.map_or(Entry::KERNEL, |d| Entry::new(Kind::Datagram, d.id.generation, d.id.index));
     TABLE.set(fd, new);
-    let noted = interest::take(fd);
-    if let (Some(datagram), Some(interest)) = (&live, noted) {
+    if let (Some(datagram), Ok(Some(interest))) = (&live, noted) {
         crate::epoll::adopt_datagram(datagram, &interest);
     }
     live

@@ -108,7 +108,7 @@ impl Receiver {
             unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), header.msg_name.cast(), copied) };
             header.msg_namelen = full as libc::socklen_t;
         }
-        let mut control = Control { at: header.msg_control.cast(), room: header.msg_controllen as usize, cut: false };
+        let mut control = Control { at: header.msg_control.cast(), room: header.msg_controllen, cut: false };
         let room = control.room;
         if self.wants != 0 {
             // SAFETY: the caller's promise.
@@ -242,14 +242,14 @@ pub(crate) struct Wishes {
 /// The header's control buffer is readable for the length it names.
 pub(crate) unsafe fn wishes(header: &msghdr, to_v4: bool, ifindex: u32) -> Option<Wishes> {
     let mut wishes = Wishes::default();
-    let (mut at, mut left) = (header.msg_control.cast::<u8>().cast_const(), header.msg_controllen as usize);
+    let (mut at, mut left) = (header.msg_control.cast::<u8>().cast_const(), header.msg_controllen);
     if at.is_null() {
         return Some(wishes);
     }
     while left >= CMSG_HEADER {
         // SAFETY: the caller's promise: so many bytes are left.
         let head = unsafe { at.cast::<libc::cmsghdr>().read_unaligned() };
-        let len = head.cmsg_len as usize;
+        let len = head.cmsg_len;
         if len < CMSG_HEADER || len > left {
             return None;
         }
@@ -304,5 +304,105 @@ impl Wishes {
             _ => return None,
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libc::AF_INET;
+
+    fn iovecs(buffers: &mut [Vec<u8>]) -> Vec<iovec> {
+        buffers.iter_mut().map(|b| iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() }).collect()
+    }
+
+    #[test]
+    fn buffers_are_filled_and_emptied_in_order() {
+        let mut buffers = [vec![0u8; 3], Vec::new(), vec![0; 4]];
+        let iov = iovecs(&mut buffers);
+        // SAFETY: the buffers live, and are as long as said.
+        unsafe {
+            assert_eq!(scatter(b"abcde", &iov), 5);
+            assert_eq!(scatter(b"0123456789", &iov), 7);
+        }
+        assert_eq!(total(&iov), 7);
+        for skip in 0..7 {
+            let mut out = [b'x'; 4];
+            let n = (7 - skip).min(4);
+            // SAFETY: as above.
+            unsafe { gather(&iov, skip, &mut out[..n]) };
+            assert_eq!(&out[..n], &b"0123456"[skip..skip + n], "from {skip}");
+        }
+        assert_eq!((buffers[0].as_slice(), buffers[2].as_slice()), (&b"012"[..], &b"3456"[..]));
+    }
+
+    fn message(control: &mut [u64]) -> msghdr {
+        // SAFETY: all zeroes is a valid, empty header.
+        let mut header: msghdr = unsafe { core::mem::zeroed() };
+        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(control));
+        header
+    }
+
+    /// One control message, padded.
+    fn cmsg(level: c_int, kind: c_int, data: &[u8]) -> Vec<u64> {
+        let mut bytes = (CMSG_HEADER + data.len()).to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&level.to_ne_bytes());
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(data);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes.chunks(8).map(|c| u64::from_ne_bytes(c.try_into().unwrap())).collect()
+    }
+
+    fn read(control: &[Vec<u64>], to_v4: bool) -> Option<Wishes> {
+        let mut all = control.concat();
+        // SAFETY: the control buffer is as long as the header says.
+        unsafe { wishes(&message(&mut all), to_v4, 7) }
+    }
+
+    #[test]
+    fn wishes_are_read_and_what_is_odd_is_the_kernels() {
+        let info = |index: i32| [&index.to_ne_bytes()[..], &[10, 0, 0, 1], &[9; 4]].concat();
+        let ttl = cmsg(SOL_IP, libc::IP_TTL, &3i32.to_ne_bytes());
+        let segment = cmsg(SOL_UDP, libc::UDP_SEGMENT, &1200u16.to_ne_bytes());
+        let both = [cmsg(SOL_IP, libc::IP_PKTINFO, &info(0)), ttl.clone(), segment];
+        let source = Some(Ip::v4([10, 0, 0, 1]));
+        assert_eq!(read(&both, true), Some(Wishes { source, ttl: Some(3), tos: None, segment: Some(1200) }));
+        assert_eq!(read(&both, false), None, "IPv4's wishes for IPv6");
+        assert!(read(&[cmsg(SOL_IP, libc::IP_PKTINFO, &info(7))], true).is_some());
+        assert_eq!(read(&[cmsg(SOL_IP, libc::IP_PKTINFO, &info(8))], true), None, "another device");
+        assert_eq!(read(&[cmsg(SOL_IP, libc::IP_TTL, &0i32.to_ne_bytes())], true), None, "EINVAL, says the kernel");
+        assert_eq!(read(&[cmsg(SOL_SOCKET, libc::SCM_RIGHTS, &[0; 4])], true), None);
+        assert_eq!(read(&[cmsg(SOL_IP, libc::IP_TOS, &[0xb8])], true).and_then(|w| w.tos), Some(0xb8));
+        let v6 = [&[0xfd; 16][..], &0i32.to_ne_bytes()].concat();
+        assert_eq!(
+            read(&[cmsg(SOL_IPV6, libc::IPV6_PKTINFO, &v6)], false).and_then(|w| w.source),
+            Some(Ip([0xfd; 16]))
+        );
+        let mut cut = ttl;
+        cut[0] = 9;
+        assert_eq!(read(&[cut], true), None, "shorter than its header");
+        assert_eq!(read(&[], true), Some(Wishes::default()));
+    }
+
+    #[test]
+    fn what_a_receiver_wants_is_told_as_far_as_there_is_room() {
+        let facts = Facts {
+            source: Endpoint::new(Ip::v4([10, 0, 0, 2]), 53),
+            destination: Ip::v4([10, 0, 0, 1]),
+            ttl: 61,
+            tos: 4,
+            arrived: now(),
+        };
+        let receiver = Receiver { family: AF_INET, ifindex: 7, wants: want::INFO_V4 | want::TTL | want::TOS };
+        for (room, used, cut) in [(20, 80, false), (9, 72, true), (8, 56, true), (4, 32, true), (1, 0, true)] {
+            let mut control = vec![0u64; room];
+            let mut name = [0u8; 28];
+            let mut header = message(&mut control);
+            (header.msg_name, header.msg_namelen) = (name.as_mut_ptr().cast(), 28);
+            // SAFETY: both buffers are as long as the header says.
+            unsafe { receiver.describe(&mut header, &facts, 0) };
+            assert_eq!((header.msg_controllen, header.msg_flags & MSG_CTRUNC != 0), (used, cut), "room {room}");
+            assert_eq!((header.msg_namelen, &name[2..8]), (16, &[0, 53, 10, 0, 0, 2][..]));
+        }
     }
 }

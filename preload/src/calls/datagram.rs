@@ -46,8 +46,8 @@ pub(crate) unsafe fn receive(d: &Datagram, header: &mut msghdr, flags: c_int) ->
         return unsafe { raw!(recvmsg, d.fd, core::ptr::from_mut(header), flags) };
     }
     // SAFETY: the application's array.
-    let iov = unsafe { super::io::iovecs(header.msg_iov, header.msg_iovlen as usize) }?;
-    if d.local.looks.fetch_add(1, Relaxed) % SHADOW_TURN == 0 {
+    let iov = unsafe { super::io::iovecs(header.msg_iov, header.msg_iovlen) }?;
+    if d.local.looks.fetch_add(1, Relaxed).is_multiple_of(SHADOW_TURN) {
         // SAFETY: as above.
         match unsafe { receive_by_shadow(d, header, flags) } {
             Err(EAGAIN) => {}
@@ -159,7 +159,7 @@ pub(crate) unsafe fn transmit(d: &Datagram, header: &msghdr, flags: c_int) -> Re
         return by_kernel();
     }
     // SAFETY: the application's array.
-    let iov = unsafe { super::io::iovecs(header.msg_iov, header.msg_iovlen as usize) }?;
+    let iov = unsafe { super::io::iovecs(header.msg_iov, header.msg_iovlen) }?;
     let len = message::total(iov);
     // SAFETY: the caller's promise.
     let Some((out, segment)) = (unsafe { outgoing(d, header) }).filter(|_| len <= PAYLOAD_MAX) else {
@@ -171,7 +171,7 @@ pub(crate) unsafe fn transmit(d: &Datagram, header: &msghdr, flags: c_int) -> Re
     }
     // SAFETY: the caller's promise.
     let mut step = |guard: &mut Guard<'_>, _| unsafe { transmit_step(d, guard, &cut, iov) };
-    let sent = match d.with(&mut step) {
+    let sent = match d.with(step) {
         Err(EAGAIN) => look_again_or_wait(d, flags, &mut step),
         result => result,
     };
@@ -246,7 +246,7 @@ unsafe fn outgoing(d: &Datagram, header: &msghdr) -> Option<(Outgoing, usize)> {
         // SAFETY: the caller's promise.
         Some(unsafe { recipient(d.family(), header.msg_name.cast(), header.msg_namelen) }?)
     };
-    let wishes = if header.msg_control.is_null() || header.msg_controllen as usize == 0 {
+    let wishes = if header.msg_control.is_null() || header.msg_controllen == 0 {
         Wishes::default()
     } else {
         let (remote, ifindex) = {

@@ -77,11 +77,14 @@ fn share(entry: Entry) {
     }
 }
 
-/// `new` is a duplicate of `old` now.
-fn duplicated(old: Entry, new: c_int) {
+/// `new` is a duplicate of `fd`, whose entry was `old`.
+fn duplicated(fd: c_int, old: Entry, new: c_int) {
     // A socket that has not connected yet is one socket under two numbers: the kernel keeps it.
     let is_fresh = matches!(old.kind(), Kind::Fresh | Kind::FreshDatagram);
     let entry = if is_fresh { Entry::KERNEL } else { old };
+    if old.kind() == Kind::FreshDatagram {
+        TABLE.replace_if(fd, old, Entry::KERNEL); // it would take datagrams that the other number waits for
+    }
     share(entry);
     release(new, TABLE.replace(new, entry));
 }
@@ -123,7 +126,7 @@ pub(crate) unsafe fn dup(fd: c_int) -> Result<isize> {
     // SAFETY: a number only.
     let new = unsafe { raw!(dup, fd) }?;
     if attach::is_own_process() || entry.is_kernel() {
-        duplicated(entry, new as c_int);
+        duplicated(fd, entry, new as c_int);
     }
     Ok(new)
 }
@@ -144,7 +147,7 @@ pub(crate) unsafe fn dup3(old: c_int, new: c_int, flags: c_int) -> Result<isize>
     // SAFETY: numbers only.
     let done = unsafe { raw!(dup3, old, new, flags) }?;
     if !(from.is_kernel() && to.is_kernel()) && attach::is_own_process() {
-        duplicated(from, new);
+        duplicated(old, from, new);
     }
     Ok(done)
 }
@@ -158,7 +161,7 @@ pub(crate) unsafe fn fcntl(fd: c_int, command: c_int, arg: c_ulong) -> Result<is
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
         let new = forward()?;
         if attach::is_own_process() || entry.is_kernel() {
-            duplicated(entry, new as c_int);
+            duplicated(fd, entry, new as c_int);
         }
         return Ok(new);
     }
