@@ -1,7 +1,7 @@
 # sidestep: everything that a person or CI runs. `make check` and `make test` are what .ci/run calls.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build progs xdp xdp-check check core core-none unit test e2e demo bench clean
+.PHONY: help deps build progs xdp xdp-check check core core-none unit test e2e demo bench goodput clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -21,6 +21,7 @@ progs: ## the small C programs of tests and benchmarks
 	@mkdir -p $(OUT)/e2e $(OUT)/bench
 	@for source in tests/e2e/progs/*.c; do \
 	  $(CC) -O2 -Wall -Wextra -Werror -o $(OUT)/e2e/$$(basename $$source .c) $$source || exit 1; done
+	@$(CC) -O2 -Wall -Wextra -Werror -o $(OUT)/bench/stream bench/stream.c
 	@$(CC) -O2 -Wall -Wextra -Werror -shared -fPIC -o $(OUT)/bench/kernel_spin.so bench/kernel_spin.c
 
 xdp: ## rebuild the committed XDP object from source (installs its own toolchain)
@@ -56,6 +57,9 @@ demo: deps build ## redis and nginx on the kernel and under sidestep: one table 
 
 bench: deps build progs ## the long table, with kernel-spin and CPU per request; kept in bench/results (BENCH_ARGS=--help)
 	$(PYTHON) bench/bench.py $(BENCH_ARGS)
+
+goodput: deps build progs ## bytes that arrive over loss and delay, beside the kernel; a full run writes bench/goodput.md (GOODPUT_ARGS=--help)
+	$(PYTHON) bench/goodput.py $(GOODPUT_ARGS)
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -135,8 +135,10 @@ pub(crate) fn counters(c: &Counters) -> Vec<(String, u64)> {
     named! {
         rx_frames rx_bytes tx_frames tx_bytes kicks rx_segments tx_segments tx_pure_acks tx_rsts retransmits
         fast_retransmits rto_expiries active_opens passive_opens accepts out_of_order fast_path zero_window_probes
-        keepalive_probes time_wait_made time_wait_reused resets_received challenge_acks sleeps daemon_runs rx_datagrams
-        tx_datagrams kernel_datagrams
+        keepalive_probes time_wait_made time_wait_reused resets_received challenge_acks sleeps daemon_runs
+        ecn_marks ecn_reductions
+        sack_blocks sack_garbage dsacks tlp_probes tlp_recoveries rack_timeouts spurious_rtos undos sack_reneging
+        lost_retransmits rx_datagrams tx_datagrams kernel_datagrams
     }
 }
 

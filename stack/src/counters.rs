@@ -34,9 +34,27 @@ pub struct Counters {
     /// Times somebody slept waiting for this stack, and times the daemon ran it.
     pub sleeps: u64,
     pub daemon_runs: u64,
+    /// Data that came with the mark of congestion, and times our window fell for an echo of one.
+    pub ecn_marks: u64,
+    pub ecn_reductions: u64,
+    pub drops: DropCounters,
+    /// SACK blocks received; those that made no sense; reports of duplicates (RFC 2883).
+    pub sack_blocks: u64,
+    pub sack_garbage: u64,
+    pub dsacks: u64,
+    /// Tail loss probes sent, and those that repaired a loss (RFC 8985 §7).
+    pub tlp_probes: u64,
+    pub tlp_recoveries: u64,
+    /// The reordering timer found a loss (RFC 8985 §6.3).
+    pub rack_timeouts: u64,
+    /// Timeouts that turned out to be early (RFC 5682), and window reductions taken back.
+    pub spurious_rtos: u64,
+    pub undos: u64,
+    /// Timeouts at which the peer had forgotten what it reported (RFC 2018 §8).
+    pub sack_reneging: u64,
+    pub lost_retransmits: u64,
     /// Datagrams received and sent, and those that a call left to the kernel to send.
     pub rx_datagrams: u64,
     pub tx_datagrams: u64,
     pub kernel_datagrams: u64,
-    pub drops: DropCounters,
 }

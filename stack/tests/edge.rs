@@ -145,7 +145,7 @@ fn inbound(guard: &mut Guard<'_>, seq: u32, ack: u32, flags: Flags) {
     let bytes = &mut guard.frames_mut().bytes_mut(frame)[OFF..];
     let ether = ethernet::Header { dst: OURS, src: PEER, tags: Tags::NONE, ethertype: ethernet::IPV4 };
     ethernet::emit(&ether, bytes);
-    ipv4::emit(&peer, &us, 6, 64, 20, &mut bytes[14..]);
+    ipv4::emit(&peer, &us, 6, ipv4::Service { tos: 0, ttl: 64 }, 20, &mut bytes[14..]);
     let segment = Control { seq: Seq(seq), ack: Seq(ack), flags, window: 60_000, timestamp: None };
     segment.emit(4000, 80, &mut bytes[34..]);
     let partial = Sum::pseudo_header(&peer, &us, 6, 20).fold();

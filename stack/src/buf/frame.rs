@@ -36,6 +36,9 @@ pub struct FrameMeta {
     pub delivered: u32,
     pub delivered_at: u32,
     pub first_sent_at: u32,
+    /// TCP's list of what was sent again, in the order of sending.
+    pub resent_next: FrameId,
+    pub resent_prev: FrameId,
 }
 
 /// What others may need to know of a frame: the completion ring is shared by all stacks of a queue, so whoever

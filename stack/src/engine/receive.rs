@@ -60,7 +60,8 @@ impl Engine<'_> {
         let payload = &bytes[packet.payload_off..packet.payload_off + packet.payload_len];
         match packet.protocol {
             ip::TCP => {
-                let seg = tcp::parse(payload, off + packet.payload_off as u16)?;
+                let mut seg = tcp::parse(payload, off + packet.payload_off as u16)?;
+                seg.ecn = packet.tos & ip::ecn::MASK;
                 if !self.is_checksum_right(&packet, payload) {
                     return Err(Drop::TcpChecksum);
                 }

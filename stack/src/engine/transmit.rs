@@ -3,8 +3,8 @@
 use super::{Engine, Queue, TxChecksum, context};
 use crate::addr::Flow;
 use crate::buf::FrameId;
-use crate::ip;
 use crate::ip::tables::{NeighbourState, RouteVerdict};
+use crate::ip::{self, Service};
 use crate::link::Hop;
 use crate::slab::NONE;
 use crate::socket::Errno;
@@ -79,14 +79,17 @@ impl Engine<'_> {
                     return None; // It has its turn when frames come back.
                 }
                 self.pop_transmit();
+                self.arm_timer(now, conn); // It may wait for its pace, or for the ring.
                 continue;
             };
             let (flow, link) = (*self.conns[conn].flow(), &self.conns[conn].link);
             let (hop, queue) = (link.hop, link.rx_queue);
             self.end_turn(now, conn);
+            let service = self.service(out.tos, self.conns[conn].options().ttl);
             let ready = self.finish_frame(
                 &flow,
                 hop,
+                service,
                 TxFrame { frame: out.frame, off: out.off, len: out.len, queue, ..TxFrame::default() },
             );
             self.frames.mark_in_tx(out.frame);
@@ -117,8 +120,13 @@ impl Engine<'_> {
         frame
     }
 
+    /// `ttl` 0 is the tunables'.
+    pub(crate) fn service(&self, tos: u8, ttl: u8) -> Service {
+        Service { tos, ttl: if ttl == 0 { self.state.tunables.ttl as u8 } else { ttl } }
+    }
+
     /// Completes a TCP segment that lies in a frame: its checksum, and the IP and Ethernet headers in front of it.
-    pub(crate) fn finish_frame(&mut self, flow: &Flow, hop: Hop, segment: TxFrame) -> TxFrame {
+    pub(crate) fn finish_frame(&mut self, flow: &Flow, hop: Hop, service: Service, segment: TxFrame) -> TxFrame {
         let config = &self.state.config;
         let ether_len = ethernet::HEADER_LEN + hop.tags.len();
         let headers = ether_len + ip::header_len(&flow.remote.ip);
@@ -132,7 +140,7 @@ impl Engine<'_> {
         };
         tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
         let (ether, network) = front.split_at_mut(ether_len);
-        ip::transmit(flow, self.state.tunables.ttl as u8, segment.len, network);
+        ip::transmit(flow, service, segment.len, network);
         let ethertype = if flow.remote.ip.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
         ethernet::emit(&ethernet::Header { dst: hop.mac, src: config.mac, tags: hop.tags, ethertype }, ether);
         TxFrame { off: off as u16, len: len as u16, transport: headers as u8, checksum: CHECKSUM_AT, ..segment }

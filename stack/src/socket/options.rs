@@ -2,8 +2,9 @@
 
 use super::{Errno, SocketId};
 use crate::engine::{Engine, context};
+use crate::ip::ecn;
 use crate::slab::NONE;
-use crate::tcp::{self, State, Tcb};
+use crate::tcp::{self, Algorithm, State, Tcb};
 use crate::time::Instant;
 
 /// The options that the engine itself minds. All others are the shadow socket's.
@@ -30,6 +31,12 @@ pub enum SocketOption {
     ReceiveLowat,
     /// Not kept: setting it acknowledges at once; it tells whether acknowledgements wait for data.
     QuickAck,
+    /// IP_TOS and IPV6_TCLASS, one octet; its two low bits are the transport's.
+    Tos,
+    TrafficClass,
+    /// IP_TTL and IPV6_UNICAST_HOPS; −1 is the default.
+    Ttl,
+    HopLimit,
 }
 
 const KEEPALIVE_MAX_S: i32 = 32_767;
@@ -77,9 +84,7 @@ impl Engine<'_> {
         {
             self.conns[conn].set_keepalive(&mut context!(self, now), true);
         }
-        if self.conns[conn].state() != State::Closed {
-            self.schedule(now, conn);
-        }
+        self.reschedule(now, conn);
         Ok(())
     }
 
@@ -104,8 +109,53 @@ impl Engine<'_> {
             SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
             SocketOption::ReceiveLowat => socket.rcvlowat,
             SocketOption::QuickAck => conn.is_none_or(Tcb::acknowledges_quickly).into(),
+            SocketOption::Tos | SocketOption::TrafficClass => u32::from(options.tos),
+            SocketOption::Ttl | SocketOption::HopLimit if options.ttl == 0 => self.state.tunables.ttl,
+            SocketOption::Ttl | SocketOption::HopLimit => u32::from(options.ttl),
         };
         Ok(value.min(i32::MAX as u32) as i32)
+    }
+
+    /// TCP_CONGESTION, set by name. A live connection keeps its window.
+    pub fn set_congestion(&mut self, now: Instant, s: SocketId, name: &str) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        let algorithm = Algorithm::by_name(name).ok_or(Errno::ENOENT)?;
+        self.sockets[index].options.congestion = algorithm;
+        let conn = self.sockets[index].conn;
+        if conn != NONE {
+            self.conns[conn].set_congestion(now, algorithm);
+            self.reschedule(now, conn);
+        }
+        Ok(())
+    }
+
+    /// TCP_CONGESTION, read.
+    pub fn congestion(&self, s: SocketId) -> Result<Algorithm, Errno> {
+        let socket = &self.sockets[self.slot(s)?];
+        Ok(if socket.conn == NONE { socket.options.congestion } else { self.conns[socket.conn].options().congestion })
+    }
+
+    /// SO_MAX_PACING_RATE: octets a second, [`u64::MAX`] for none.
+    pub fn set_max_pacing_rate(&mut self, now: Instant, s: SocketId, rate: u64) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        self.sockets[index].options.max_pacing_rate = rate;
+        let conn = self.sockets[index].conn;
+        if conn != NONE {
+            self.conns[conn].set_max_pacing_rate(rate);
+            self.reschedule(now, conn);
+        }
+        Ok(())
+    }
+
+    pub fn max_pacing_rate(&self, s: SocketId) -> Result<u64, Errno> {
+        Ok(self.sockets[self.slot(s)?].options.max_pacing_rate)
+    }
+
+    /// An option of a connection changed: it may want something else now.
+    fn reschedule(&mut self, now: Instant, conn: u32) {
+        if self.conns[conn].state() != State::Closed {
+            self.schedule(now, conn);
+        }
     }
 
     /// SO_LINGER: `None` when it is off, else seconds. With zero seconds the last close resets the connection; waiting
@@ -144,6 +194,15 @@ fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(
         SocketOption::MaxSegment => options.mss_clamp = checked(value, MSS_MIN, MSS_MAX)? as u16,
         SocketOption::SendBuffer => options.sndbuf_bytes = buffer(value, SNDBUF_MIN),
         SocketOption::ReceiveBuffer => options.rcvbuf_bytes = buffer(value, RCVBUF_MIN),
+        // Linux takes the low octet of whatever it is given.
+        SocketOption::Tos => options.tos = value as u8 & !ecn::MASK,
+        SocketOption::TrafficClass if value == -1 => options.tos = 0,
+        SocketOption::TrafficClass => options.tos = checked(value, 0, 255)? as u8 & !ecn::MASK,
+        SocketOption::Ttl if value == -1 => options.ttl = 0,
+        SocketOption::Ttl => options.ttl = checked(value, 1, 255)? as u8,
+        // Zero hops would be allowed, and reach nobody; it is the default here.
+        SocketOption::HopLimit if value == -1 => options.ttl = 0,
+        SocketOption::HopLimit => options.ttl = checked(value, 0, 255)? as u8,
         SocketOption::ReceiveLowat | SocketOption::QuickAck => {}
     }
     Ok(())

@@ -120,20 +120,20 @@ impl Tcb {
     /// Fifth: ACK. It moves SND.UNA, updates the window, and may acknowledge our FIN.
     pub(super) fn fifth_ack(&mut self, cx: &mut Context<'_, '_>, seg: &Segment) -> Result<Events, Stop> {
         self.check_ack(seg)?;
+        self.note_echo(cx, seg);
         self.ts.note(seg.options.timestamp, seg.seq, self.rcv.acked, cx.now);
         let window_moved = self.update_window(seg);
         self.timers.probes = 0;
-        if seg.ack.is_after(self.snd.una) {
-            let events = self.acknowledge(cx, seg.ack, seg.options.timestamp.map(|(_, echo)| echo));
-            if self.state == State::Closed {
-                return Err(Stop::Finished(events));
-            }
-            return Ok(events);
+        let is_front = seg.ack == self.snd.una && (self.snd.flight() > 0 || self.recovery.is_probing());
+        let is_duplicate = is_front && seg.len() == 0 && !window_moved;
+        if !is_duplicate && !seg.ack.is_after(self.snd.una) && seg.options.sack.is_empty() {
+            return Ok(Events::NONE);
         }
-        if self.is_acknowledging_front(seg.ack) && seg.len() == 0 && !window_moved {
-            self.note_duplicate_ack(cx);
+        let events = self.acknowledge(cx, seg, is_duplicate);
+        if self.state == State::Closed {
+            return Err(Stop::Finished(events));
         }
-        Ok(Events::NONE)
+        Ok(events)
     }
 
     /// Is the acknowledgement one that could be meant for us (RFC 5961 §5.2)?
@@ -197,6 +197,7 @@ impl Tcb {
             cx.frames.release(frame);
             return Ok(Events::NONE);
         }
+        self.note_marks(cx, seg);
         Ok(self.take_text(cx, seg, frame))
     }
 

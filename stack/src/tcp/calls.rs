@@ -25,6 +25,8 @@ impl Tcb {
         if !self.may_send() {
             return 0;
         }
+        self.look_at_pace(cx.now);
+        self.note_app_limited();
         let wanted = data.len().min(self.send_room(cx.frames) as usize);
         let mut left = &data[..wanted];
         if let Some((tail, room)) = self.snd.tail_room(cx.frames) {

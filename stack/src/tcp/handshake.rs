@@ -87,13 +87,17 @@ impl Tcb {
         let sent_at = self.snd.last_sent_at;
         let from_syn =
             (!was_resent && sent_at.is_set()).then(|| cx.now.since_us(sent_at).min(u64::from(u32::MAX)) as u32);
-        self.take_rtt(cx, from_syn, seg.options.timestamp.map(|(_, echo)| echo), cx.now);
+        let from_echo = || seg.options.timestamp.and_then(|(_, echo)| self.ts.rtt_us(echo, cx.now));
+        if let Some(us) = from_syn.or_else(from_echo) {
+            self.take_rtt(cx, us, None);
+        }
         if was_resent {
             self.rtt.distrust();
         }
         if self.timers.retransmits > 1 {
             self.congestion.distrust(u32::from(self.snd.mss));
         }
+        self.congestion.start(cx.now, self.rtt.srtt_us());
         self.owed.remove(Owed::SYN);
         self.snd.una = self.snd.nxt;
         self.timers.note_progress();

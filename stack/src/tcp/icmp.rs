@@ -1,6 +1,5 @@
 //! What routers say about a connection (RFC 5461, RFC 1191, RFC 8201).
 
-use super::recovery::Phase;
 use super::{Arrival, Context, Events, Seq, State, Tcb, TcpError};
 use crate::drops::Drop;
 
@@ -66,10 +65,7 @@ impl Tcb {
         self.snd.wire_mss = mss;
         self.settle_mss();
         if self.state.is_synchronized() {
-            self.snd.mark_lost_above(cx.frames, self.snd.mss);
-            if self.snd.lost > 0 && self.recovery.phase == Phase::Open {
-                self.recovery.retransmit_now = true;
-            }
+            self.resend_shorter(cx);
         }
     }
 }

@@ -30,6 +30,12 @@ pub struct Info {
     pub rcv_space: u32,
     pub unacked: u32,
     pub lost: u32,
+    /// Octets the peer reported beyond its acknowledgement; and those on their way again.
+    pub sacked: u32,
+    pub retrans: u32,
+    /// Segments that reordering moved at most (three, until there was some); duplicates the peer reported.
+    pub reordering: u32,
+    pub dsack_dups: u32,
     pub notsent: u32,
     /// Segments sent again, ever.
     pub retrans_total: u32,
@@ -66,7 +72,11 @@ impl Tcb {
             rcv_wnd: rcv.window(),
             rcv_space: rcv.space,
             unacked: snd.flight(),
-            lost: snd.lost,
+            lost: snd.board.lost,
+            sacked: snd.board.sacked,
+            retrans: snd.board.resent,
+            reordering: self.recovery.reordering(),
+            dsack_dups: self.recovery.dsacks(),
             notsent: snd.unsent(),
             retrans_total: snd.retransmits_total,
             bytes_acked: snd.bytes_acked,

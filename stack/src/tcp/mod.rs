@@ -5,7 +5,8 @@
 //! - `fast_path.rs`: one guard in front of the steps, for the segments that nearly all are;
 //! - `receiver.rs`: RCV: reassembly, the window we offer, what acknowledgement is owed;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
-//! - `transmit.rs`: the one place where segments are made, out of what is owed;
+//! - `transmit.rs`: the one place where segments are made, out of what is owed; `pacing.rs`: when data may go;
+//! - `ecn.rs`: the network's marks, ours and the peer's;
 //! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
 //! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers;
 //! - `tcb.rs`, `options.rs`, `links.rs`, `seq.rs`: the record of a connection and its vocabulary.
@@ -17,6 +18,7 @@
 mod arrive;
 mod calls;
 mod congestion;
+mod ecn;
 mod fast_path;
 mod handshake;
 mod icmp;
@@ -25,6 +27,7 @@ mod isn;
 mod links;
 mod listen;
 mod options;
+mod pacing;
 mod receiver;
 mod recovery;
 mod sender;
@@ -128,6 +131,8 @@ pub struct Outgoing {
     pub frame: FrameId,
     pub off: u16,
     pub len: u16,
+    /// The TOS octet (traffic class) of the IP header.
+    pub tos: u8,
     /// The frame stays in the send queue (it has data); otherwise whoever sends it releases it.
     pub keep: bool,
 }

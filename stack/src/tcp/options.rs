@@ -20,7 +20,11 @@ pub struct Options {
     pub mss_clamp: u16,
     /// TCP_CONGESTION.
     pub congestion: Algorithm,
-    pub _pad: u8,
+    /// IP_TOS and IPV6_TCLASS; the two low bits are not the application's (RFC 3168 §5).
+    pub tos: u8,
+    /// IP_TTL and IPV6_UNICAST_HOPS; 0 leaves it to the tunables.
+    pub ttl: u8,
+    pub _pad: [u8; 3],
     /// TCP_KEEPIDLE and TCP_KEEPINTVL.
     pub keepalive_idle_ms: u32,
     pub keepalive_intvl_ms: u32,
@@ -31,6 +35,8 @@ pub struct Options {
     /// SO_SNDBUF and SO_RCVBUF.
     pub sndbuf_bytes: u32,
     pub rcvbuf_bytes: u32,
+    /// SO_MAX_PACING_RATE, octets a second; `u64::MAX` is none, and so is 0, as on Linux.
+    pub max_pacing_rate: u64,
 }
 
 impl Options {
@@ -45,6 +51,7 @@ impl Options {
             fin_timeout_ms: ms(tunables.fin_timeout_us),
             sndbuf_bytes: tunables.sndbuf_bytes,
             rcvbuf_bytes: tunables.rcvbuf_bytes,
+            max_pacing_rate: super::pacing::UNLIMITED,
             ..Options::default()
         }
     }

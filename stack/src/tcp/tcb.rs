@@ -1,6 +1,7 @@
 //! The record of one connection: RFC 9293's transmission control block, and the two ways it begins and the one it ends.
 
 use super::congestion::Congestion;
+use super::ecn::Ecn;
 use super::receiver::Receiver;
 use super::recovery::{Recovery, Rtt};
 use super::sender::Sender;
@@ -65,6 +66,7 @@ pub struct Tcb {
     pub(super) rtt: Rtt,
     pub(super) ts: Timestamps,
     pub(super) options: Options,
+    pub(super) ecn: Ecn,
     flow: Flow,
     pub(super) state: State,
     pub(super) owed: Owed,
@@ -131,6 +133,7 @@ impl Tcb {
             rtt: Rtt::new(cx.tunables),
             ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
             options: *options,
+            ecn: Ecn::new(cx.tunables.ecn, state, iss),
             flow,
             state,
             owed: Owed::SYN,
@@ -152,6 +155,7 @@ impl Tcb {
         let options = &seg.options;
         self.rcv.start(seg.seq, options.window_scale.is_some());
         self.sack &= options.sack_permitted;
+        self.agree_on_ecn(seg);
         self.ts.agree(options.timestamp, cx.now);
         self.snd.shift = if self.rcv.scaling { options.window_scale.unwrap_or(0) } else { 0 };
         // RFC 9293 §3.7.1: without the option, 536. Linux's floor keeps a hostile peer from one-byte segments.

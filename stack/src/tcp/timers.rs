@@ -1,4 +1,4 @@
-//! The deadlines of a connection: retransmission or persist, delayed acknowledgement, and one that watches over the
+//! The deadlines of a connection: retransmission or persist, delayed acknowledgement, pacing, and one that watches over the
 //! connection's life (keepalive, FIN-WAIT-2, TIME-WAIT).
 
 use super::sender::Fin;
@@ -15,6 +15,10 @@ pub(super) enum Waiting {
     Acknowledgement,
     /// A window (RFC 9293 §3.8.6.1), or the end of a cork.
     Window,
+    /// What others overtook (RFC 8985 §6.3).
+    Reorder,
+    /// The acknowledgements of the tail: then a probe goes (RFC 8985 §7.2).
+    Probe,
 }
 
 /// An instant that is zero is not armed.
@@ -24,6 +28,8 @@ pub(super) struct Timers {
     retransmit_at: Instant,
     pub(super) ack_at: Instant,
     pub(super) alive_at: Instant,
+    /// Pacing: the next data may go then, in nanoseconds.
+    pub(super) paid_until_ns: u64,
     /// Since when nothing we sent was answered.
     stalled_since: Instant,
     waiting: Waiting,
@@ -33,7 +39,9 @@ pub(super) struct Timers {
     pub(super) retransmits: u8,
     /// Probes without an answer.
     pub(super) probes: u8,
-    _pad: u32,
+    /// Data waits for `paid_until_ns`.
+    pub(super) is_paced: bool,
+    _pad: [u8; 3],
 }
 
 impl Timers {
@@ -48,6 +56,17 @@ impl Timers {
         if !self.retransmit_at.is_set() || self.waiting == Waiting::Window {
             self.arm_retransmit(now, after_us);
         }
+    }
+
+    pub(super) fn arm_reorder(&mut self, now: Instant, after_us: u64) {
+        self.retransmit_at = now.after_us(after_us);
+        self.waiting = Waiting::Reorder;
+    }
+
+    #[inline]
+    pub(super) fn arm_probe(&mut self, now: Instant, after_us: u64) {
+        self.retransmit_at = now.after_us(after_us);
+        self.waiting = Waiting::Probe;
     }
 
     fn arm_persist(&mut self, now: Instant, after_us: u64) {
@@ -70,10 +89,16 @@ impl Timers {
         self.stalled_since = Instant::ZERO;
     }
 
+    /// When data that waits for its pace may go; not set when none does.
+    #[inline]
+    pub(super) fn pace_at(&self) -> Instant {
+        Instant::from_micros(if self.is_paced { self.paid_until_ns.div_ceil(1000).max(1) } else { 0 })
+    }
+
     fn earliest(&self) -> u64 {
         // Not armed is zero; minus one it is the latest of all.
         let at = |i: Instant| i.micros().wrapping_sub(1);
-        at(self.retransmit_at).min(at(self.ack_at)).min(at(self.alive_at))
+        at(self.retransmit_at).min(at(self.ack_at)).min(at(self.alive_at)).min(at(self.pace_at()))
     }
 }
 
@@ -94,12 +119,21 @@ impl Tcb {
         if is_due(self.timers.ack_at, cx.now) {
             self.expire_delayed_ack(cx.now);
         }
+        self.look_at_pace(cx.now);
         let mut arrival = Arrival::default();
         if is_due(self.timers.retransmit_at, cx.now) {
             arrival.events |= match (self.state, self.timers.waiting) {
                 (State::SynSent | State::SynReceived, _) => self.expire_syn(cx),
                 (_, Waiting::Acknowledgement) => self.expire_retransmit(cx),
                 (_, Waiting::Window) => self.expire_persist(cx),
+                (_, Waiting::Reorder) => {
+                    self.expire_reorder(cx);
+                    Events::NONE
+                }
+                (_, Waiting::Probe) => {
+                    self.expire_probe(cx);
+                    Events::NONE
+                }
             };
         }
         if is_due(self.timers.alive_at, cx.now) {
@@ -165,10 +199,18 @@ impl Tcb {
             return Events::NONE;
         }
         cx.counters.rto_expiries += 1;
-        self.recover_on_timeout(cx, self.timers.retransmits == 0);
+        self.recover_on_timeout(cx);
         self.back_off(cx);
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
+    }
+
+    /// The tail's acknowledgements stay away. Sending the probe sets the timer; should it not come to that, this does. From
+    /// the probe on it counts as silence.
+    fn expire_probe(&mut self, cx: &Context<'_, '_>) {
+        self.note_stalled(cx, u64::from(self.front_age_us(cx).unwrap_or(0)));
+        self.recovery.owes_probe = true;
+        self.timers.arm_retransmit(cx.now, self.rto_us(cx));
     }
 
     /// The window is still closed, or too small for what waits: probe it, or send what fits all the same.

@@ -19,6 +19,8 @@ struct Content {
     flags: Flags,
     payload_off: u16,
     payload_len: u16,
+    /// Data that was not sent before.
+    is_new: bool,
     keep: bool,
 }
 
@@ -26,7 +28,8 @@ impl Tcb {
     /// Whether [`Tcb::poll_transmit`] has something to send now.
     #[inline]
     pub fn wants_transmit(&self) -> bool {
-        self.owed.is_urgent() || self.may_retransmit() || self.sendable() > 0 || self.is_fin_due()
+        let has_data = !self.timers.is_paced && (self.may_retransmit() || self.sendable() > 0);
+        self.owed.is_urgent() || self.recovery.owes_probe || has_data || self.is_fin_due()
     }
 
     /// The next segment to send now; `None` when there is none, or no frame to build it in (then a timer tries again).
@@ -34,13 +37,19 @@ impl Tcb {
         if self.owed.has(Owed::SYN) {
             return self.send_syn(cx);
         }
+        if self.recovery.owes_probe
+            && let Some(probe) = self.send_probe(cx)
+        {
+            return Some(probe);
+        }
         if self.may_retransmit()
+            && !self.must_wait(cx.now)
             && let Some(again) = self.send_again(cx)
         {
             return Some(again);
         }
         let n = self.sendable();
-        if n > 0 {
+        if n > 0 && !self.must_wait(cx.now) {
             return self.send_new(cx, n);
         }
         if self.is_fin_due() || self.owed.has(Owed::FIN_AGAIN) {
@@ -60,11 +69,12 @@ impl Tcb {
     }
 
     fn may_retransmit(&self) -> bool {
-        let snd = &self.snd;
-        snd.lost > 0
-            && !snd.ring_busy
-            && (self.recovery.retransmit_now
-                || snd.pipe(self.recovery.credit) + u32::from(snd.mss) <= self.congestion.cwnd())
+        let (snd, recovery) = (&self.snd, &self.recovery);
+        if snd.board.lost == 0 || snd.ring_busy || recovery.new_first {
+            return false;
+        }
+        let pipe = snd.pipe();
+        recovery.retransmit_now || pipe == 0 || pipe + u32::from(snd.mss) <= self.congestion.cwnd()
     }
 
     /// All data went; our FIN did not.
@@ -74,6 +84,7 @@ impl Tcb {
 
     fn send_syn(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
         let flags = if self.state == State::SynSent { Flags::SYN } else { Flags::SYN | Flags::ACK };
+        let flags = flags | self.ecn_of_syn();
         let segment = self.send_empty(cx, self.syn_seq(), flags)?;
         self.owed.remove(Owed::SYN);
         self.snd.last_sent_at = cx.now;
@@ -82,7 +93,7 @@ impl Tcb {
     }
 
     fn send_again(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
-        let id = self.snd.next_lost()?;
+        let id = self.snd.board.next_lost()?;
         if cx.frames.is_in_tx(id) {
             self.snd.ring_busy = true;
             self.timers.arm_retransmit(cx.now, RING_BUSY_RETRY_US);
@@ -92,25 +103,53 @@ impl Tcb {
             self.retry_without_frame(cx);
             return None;
         }
-        self.snd.note_resent(cx.frames, id, cx.now);
         self.recovery.retransmit_now = false;
-        cx.counters.retransmits += 1;
-        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
-        Some(self.send_queued(cx, id))
+        Some(self.resend(cx, id))
     }
 
-    fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
+    /// A frame in flight goes again.
+    pub(super) fn resend(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Outgoing {
+        let pipe = self.snd.pipe();
+        self.snd.note_resent(cx.frames, id, cx.now);
+        self.congestion.rate.on_sent(cx.frames.meta_mut(id), pipe, cx.now);
+        let len = u32::from(cx.frames.meta(id).len);
+        self.charge(cx, len);
+        self.note_sent_again(cx, len);
+        cx.counters.retransmits += 1;
+        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        self.send_queued(cx, id)
+    }
+
+    pub(super) fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
         let id = self.snd.next_unsent()?;
         if u32::from(cx.frames.meta(id).len) > n && !self.snd.split(cx.frames, id, n as u16) {
             self.retry_without_frame(cx);
             return None;
         }
-        if self.snd.flight() == 0 && cx.now.since_us(self.snd.last_sent_at) > self.rtt.rto_us() {
-            self.congestion.on_idle(cx.now, u32::from(self.snd.mss));
+        let pipe = self.snd.pipe();
+        if self.snd.flight() == 0 {
+            self.restart(cx);
         }
         self.snd.note_sent(cx.frames, id, cx.now);
-        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        self.congestion.rate.on_sent(cx.frames.meta_mut(id), pipe, cx.now);
+        self.charge(cx, n);
+        self.note_new_sent(n);
+        if self.may_probe() {
+            self.arm_for_flight(cx);
+        } else {
+            self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        }
         Some(self.send_queued(cx, id))
+    }
+
+    /// Nothing was in flight. After a silence of more than a timeout, what the window says is out of date.
+    #[inline]
+    fn restart(&mut self, cx: &Context<'_, '_>) {
+        self.congestion.on_restart(cx.now);
+        let silence_us = cx.now.since_us(self.snd.last_sent_at);
+        if silence_us > self.rtt.rto_us() && cx.tunables.slow_start_after_idle != 0 {
+            self.congestion.on_idle(cx.now, u32::from(self.snd.mss));
+        }
     }
 
     /// Sends a frame of the send queue; our FIN rides on the last one.
@@ -125,12 +164,19 @@ impl Tcb {
                 self.note_fin_sent();
             }
         }
-        let content =
-            Content { frame: id, seq: Seq(meta.seq), flags, payload_off: meta.off, payload_len: meta.len, keep: true };
+        let content = Content {
+            frame: id,
+            seq: Seq(meta.seq),
+            flags,
+            payload_off: meta.off,
+            payload_len: meta.len,
+            is_new: meta.transmissions == 1,
+            keep: true,
+        };
         self.build(cx, &content)
     }
 
-    fn send_fin(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
+    pub(super) fn send_fin(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
         let segment = self.send_empty(cx, self.snd.queued_end, Flags::FIN | Flags::ACK)?;
         if self.owed.has(Owed::FIN_AGAIN) {
             self.owed.remove(Owed::FIN_AGAIN);
@@ -138,7 +184,11 @@ impl Tcb {
             self.snd.retransmits_total += 1;
         }
         self.note_fin_sent();
-        self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        if self.may_probe() {
+            self.arm_for_flight(cx);
+        } else {
+            self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
+        }
         Some(segment)
     }
 
@@ -157,19 +207,20 @@ impl Tcb {
         };
         // The header goes where payload would start in a data frame: no option can make it reach the frame's front.
         let payload_off = (TX_HEADROOM + tcp::HEADER_LEN_MAX) as u16;
-        Some(self.build(cx, &Content { frame, seq, flags, payload_off, payload_len: 0, keep: false }))
+        Some(self.build(cx, &Content { frame, seq, flags, payload_off, payload_len: 0, is_new: false, keep: false }))
     }
 
     /// The one place where segments are made: header in front of the payload, acknowledgement and window of this moment.
     fn build(&mut self, cx: &mut Context<'_, '_>, content: &Content) -> Outgoing {
         let is_syn = content.flags.has(Flags::SYN);
         let has_ack = content.flags.has(Flags::ACK);
+        let (flags, tos) = self.mark(content.flags, content.is_new);
         let header = Header {
             local_port: self.flow().local.port,
             remote_port: self.flow().remote.port,
             seq: content.seq,
             ack: if has_ack { self.rcv.nxt } else { Seq(0) },
-            flags: content.flags,
+            flags,
             window: if is_syn { self.rcv.syn_window() } else { self.rcv.offer_window(cx.frames.allowance()) },
             mss: is_syn.then_some(self.rcv.own_mss),
             window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
@@ -184,7 +235,7 @@ impl Tcb {
         if has_ack {
             self.note_ack_sent(content.payload_len > 0 || is_syn);
         }
-        Outgoing { frame: content.frame, off, len: header_len + content.payload_len, keep: content.keep }
+        Outgoing { frame: content.frame, off, len: header_len + content.payload_len, tos, keep: content.keep }
     }
 
     fn retry_without_frame(&mut self, cx: &mut Context<'_, '_>) {

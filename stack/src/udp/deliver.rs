@@ -24,9 +24,9 @@ pub(crate) struct Place {
     pub(crate) queue: u8,
 }
 
-/// Type of service and time to live; over IPv6, traffic class and hop limit.
-fn marks(header: &[u8], is_v4: bool) -> (u8, u8) {
-    if is_v4 { (header[1], header[8]) } else { (header[0] << 4 | header[1] >> 4, header[7]) }
+/// Time to live, or hop limit.
+fn ttl_of(header: &[u8], is_v4: bool) -> u8 {
+    if is_v4 { header[8] } else { header[7] }
 }
 
 impl Engine<'_> {
@@ -46,7 +46,7 @@ impl Engine<'_> {
         if !self.state.net.is_local(&packet.dst) {
             return Err(Drop::IpNotLocal);
         }
-        let (tos, ttl) = marks(&bytes[place.network..], packet.dst.is_v4());
+        let ttl = ttl_of(&bytes[place.network..], packet.dst.is_v4());
         self.state.counters.rx_datagrams += 1;
         let source = Endpoint::new(packet.src, header.source);
         let flow = Flow { local: Endpoint::new(packet.dst, header.destination), remote: source };
@@ -56,7 +56,8 @@ impl Engine<'_> {
         if start < FACTS_LEN {
             return Err(Drop::NoFrame); // No room for the facts: XDP leaves five times as much.
         }
-        Facts { source, destination: packet.dst, ttl, tos, arrived: now }.put(self.frames.bytes_mut(place.frame));
+        Facts { source, destination: packet.dst, ttl, tos: packet.tos, arrived: now }
+            .put(self.frames.bytes_mut(place.frame));
         let meta = self.frames.meta_mut(place.frame);
         (meta.off, meta.len) = (payload_off as u16, header.payload_len);
         let mailbox = &mut self.sockets[index].mailbox;

@@ -80,14 +80,14 @@ impl Flags {
     }
 }
 
-/// A way that was looked up: to whom, from which address of ours, by which neighbour. Good while the tables' generation
-/// is the same; zeroed, for no destination.
+/// A way that was looked up: to whom, by which neighbour, from which address of ours (its place in the table). Good while
+/// the tables' generation is the same; zeroed, for no destination.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct Way {
     destination: Ip,
-    source: Ip,
     hop: Hop,
+    source: u16,
     generation: u16,
 }
 
@@ -99,12 +99,7 @@ impl Mailbox {
         received: FrameList::EMPTY,
         overflows: 0,
         marks: Marks { ttl: 64, tos: 0, hop_limit: 64, traffic_class: 0 },
-        way: Way {
-            destination: Ip::UNSPECIFIED,
-            source: Ip::UNSPECIFIED,
-            hop: Hop::new(Mac([0; 6]), Tags::NONE),
-            generation: 0,
-        },
+        way: Way { destination: Ip::UNSPECIFIED, hop: Hop::new(Mac([0; 6]), Tags::NONE), source: 0, generation: 0 },
         path_mtu: 0,
     };
 

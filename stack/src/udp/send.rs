@@ -5,8 +5,8 @@ use super::{Flags, Marks, Way};
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::buf::{FRAME_SIZE, FrameId, FrameList, TX_HEADROOM};
 use crate::engine::{Engine, TxChecksum, TxFrame};
-use crate::ip;
 use crate::ip::tables::{NeighbourState, RouteVerdict};
+use crate::ip::{self, Service};
 use crate::link::Hop;
 use crate::socket::readiness::{OUT, WRNORM};
 use crate::socket::{Errno, Family, Kind};
@@ -131,7 +131,7 @@ impl Engine<'_> {
             self.find_way(to).inspect(|way| self.sockets[index].mailbox.way = *way)?
         };
         match source.filter(|ip| !ip.is_unspecified()).or(bound) {
-            None => Some((way, way.source)),
+            None => self.state.net.addresses().get(usize::from(way.source)).map(|address| (way, address.ip)),
             Some(ip) => (ip.is_v4() == to.is_v4() && self.state.net.is_local(&ip)).then_some((way, ip)),
         }
     }
@@ -141,8 +141,9 @@ impl Engine<'_> {
         let RouteVerdict::Via { next_hop, src, tags } = net.route(to) else { return None };
         let (state, mac) = net.neighbour(&next_hop, tags);
         if state == NeighbourState::Reachable {
-            let hop = Hop::new(mac, tags);
-            return Some(Way { destination: *to, source: src, hop, generation: net.generation() });
+            let source = net.addresses().iter().position(|address| address.ip == src)?;
+            let (hop, generation) = (Hop::new(mac, tags), net.generation());
+            return Some(Way { destination: *to, hop, source: source as u16, generation });
         }
         // The kernel sends meanwhile, and finds the neighbour by that; it is asked all the same, because it may know it
         // already while our table does not. A subnet's broadcast address has no MAC to find.
@@ -182,7 +183,7 @@ impl Engine<'_> {
         let Marks { ttl, tos, hop_limit, traffic_class } = mailbox.marks;
         let queue = mailbox.rx_queue;
         let (ttl, tos) = if is_v4 { (ttl, tos) } else { (hop_limit, traffic_class) };
-        let (ttl, tos) = (out.ttl.unwrap_or(ttl), out.tos.unwrap_or(tos));
+        let service = Service { ttl: out.ttl.unwrap_or(ttl), tos: out.tos.unwrap_or(tos) };
         let network_len = ip::header_len(&flow.remote.ip);
         let datagram_len = len + udp::HEADER_LEN as u16;
         let may_fragment = mailbox.path_mtu != 0 && network_len as u16 + datagram_len > mailbox.path_mtu;
@@ -196,7 +197,7 @@ impl Engine<'_> {
         udp::emit(flow.local.port, flow.remote.port, len, datagram);
         udp::seal(&flow.local.ip, &flow.remote.ip, datagram, in_full);
         let (ether, network) = front.split_at_mut(ether_len);
-        ip::transmit_datagram(flow, ttl, tos, datagram_len, network);
+        ip::transmit_datagram(flow, service, datagram_len, network);
         if is_v4 && may_fragment {
             self.state.identification = self.state.identification.wrapping_add(1).max(1);
             ipv4::allow_fragments(network, self.state.identification);

@@ -10,6 +10,7 @@ use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, ipv4, ipv6, udp};
 
 const PORT: u16 = 53;
+const SERVICE: crate::ip::Service = crate::ip::Service { tos: 0, ttl: 61 };
 
 fn facts(local: Endpoint) -> DatagramFacts {
     let family = if local.ip.is_v4() { Family::V4 } else { Family::V6 };
@@ -57,8 +58,8 @@ fn frame(net: &Net, from: Endpoint, to: Endpoint, payload: &[u8], checksum: Opti
     let (dst, src) = (net.hosts[SERVER].config.mac, net.hosts[CLIENT].config.mac);
     ethernet::emit(&ethernet::Header { dst, src, tags: Tags::NONE, ethertype }, &mut f);
     match is_v4 {
-        true => ipv4::emit(&from.ip, &to.ip, udp::PROTOCOL, 61, len, &mut f[14..]),
-        false => ipv6::emit(&from.ip, &to.ip, udp::PROTOCOL, 61, len, &mut f[14..]),
+        true => ipv4::emit(&from.ip, &to.ip, udp::PROTOCOL, SERVICE, len, &mut f[14..]),
+        false => ipv6::emit(&from.ip, &to.ip, udp::PROTOCOL, SERVICE, len, &mut f[14..]),
     }
     let mut datagram = vec![0; udp::HEADER_LEN];
     udp::emit(from.port, to.port, payload.len() as u16, &mut datagram);
@@ -417,10 +418,10 @@ fn icmp_error(net: &Net, kind: u8, code: u8, rest: u32, flow: &Flow) -> Vec<u8> 
     let mut f = vec![0; 14 + 20 + 8 + 20 + 8];
     let (dst, src) = (net.hosts[CLIENT].config.mac, net.hosts[SERVER].config.mac);
     ethernet::emit(&ethernet::Header { dst, src, tags: Tags::NONE, ethertype: ethernet::IPV4 }, &mut f);
-    ipv4::emit(&flow.remote.ip, &flow.local.ip, 1, 64, 36, &mut f[14..]);
+    ipv4::emit(&flow.remote.ip, &flow.local.ip, 1, SERVICE, 36, &mut f[14..]);
     f[34..36].copy_from_slice(&[kind, code]);
     f[38..42].copy_from_slice(&rest.to_be_bytes());
-    ipv4::emit(&flow.local.ip, &flow.remote.ip, udp::PROTOCOL, 60, 9, &mut f[42..]);
+    ipv4::emit(&flow.local.ip, &flow.remote.ip, udp::PROTOCOL, SERVICE, 9, &mut f[42..]);
     udp::emit(flow.local.port, flow.remote.port, 1, &mut f[62..]);
     let sum = Sum::ZERO.add_bytes(&f[34..]).checksum();
     f[36..38].copy_from_slice(&sum.to_be_bytes());

@@ -109,7 +109,14 @@ mod tests {
     fn frag_needed() -> Vec<u8> {
         let mut m = vec![3, 4, 0, 0, 0, 0, 0x05, 0x14];
         m.resize(8 + 20, 0);
-        ipv4::emit(&Ip::v4([10, 0, 0, 1]), &Ip::v4([10, 0, 0, 2]), 6, 9, 1400, &mut m[8..]);
+        ipv4::emit(
+            &Ip::v4([10, 0, 0, 1]),
+            &Ip::v4([10, 0, 0, 2]),
+            6,
+            ipv4::Service { tos: 0, ttl: 9 },
+            1400,
+            &mut m[8..],
+        );
         m.extend_from_slice(&[0x1f, 0x90, 0, 80, 1, 2, 3, 4]);
         seal(&mut m);
         m
@@ -149,7 +156,7 @@ mod tests {
         let (src, dst) = (Ip([0x20; 16]), Ip([0xfd; 16]));
         let mut m = vec![2, 0, 0, 0, 0, 0, 0x05, 0x00];
         m.resize(8 + 40, 0);
-        ipv6::emit(&dst, &src, 6, 9, 1400, &mut m[8..]);
+        ipv6::emit(&dst, &src, 6, ipv4::Service { tos: 0, ttl: 9 }, 1400, &mut m[8..]);
         m.extend_from_slice(&[0, 80, 0x1f, 0x90, 0, 0, 0, 7]);
         let sum = Sum::pseudo_header(&src, &dst, PROTOCOL_V6, m.len() as u16).add_bytes(&m).checksum();
         m[2..4].copy_from_slice(&sum.to_be_bytes());

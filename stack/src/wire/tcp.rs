@@ -145,6 +145,8 @@ pub struct Segment {
     /// From the frame's start.
     pub payload_off: u16,
     pub payload_len: u16,
+    /// The two bits of explicit congestion notification in its IP header ([`crate::ip::ecn`]).
+    pub ecn: u8,
 }
 
 impl Segment {
@@ -189,7 +191,8 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 /// NOP, NOP, timestamp kind, timestamp length: how nearly every segment of a live connection begins its options.
 const ALIGNED_TIMESTAMP: u32 = 0x0101_080a;
 
-/// Reads a segment. `tcp` is the whole TCP segment, `tcp_off` where it starts in its frame. The checksum was verified.
+/// Reads a segment. `tcp` is the whole TCP segment, `tcp_off` where it starts in its frame. The checksum was verified. What
+/// the IP header says is for the caller to add.
 pub fn parse(tcp: &[u8], tcp_off: u16) -> Result<Segment, Drop> {
     let head = tcp.first_chunk::<HEADER_LEN>().ok_or(Drop::TcpMalformed)?;
     let header_len = usize::from(head[12] >> 4) * 4;
@@ -205,6 +208,7 @@ pub fn parse(tcp: &[u8], tcp_off: u16) -> Result<Segment, Drop> {
         options: parse_options(&tcp[HEADER_LEN..header_len]),
         payload_off: tcp_off + header_len as u16,
         payload_len: (tcp.len() - header_len) as u16,
+        ecn: 0,
     })
 }
 

@@ -17,10 +17,10 @@ fn error(net: &Net, kind: u8, code: u8, rest: u32, local: Endpoint, seq: u32) ->
         ethertype: ethernet::IPV4,
     };
     ethernet::emit(&header, &mut f);
-    ipv4::emit(&server, &client, 1, 64, 36, &mut f[14..]);
+    ipv4::emit(&server, &client, 1, ipv4::Service { tos: 0, ttl: 64 }, 36, &mut f[14..]);
     f[34..36].copy_from_slice(&[kind, code]);
     f[38..42].copy_from_slice(&rest.to_be_bytes());
-    ipv4::emit(&client, &server, 6, 60, 1460, &mut f[42..]);
+    ipv4::emit(&client, &server, 6, ipv4::Service { tos: 0, ttl: 60 }, 1460, &mut f[42..]);
     f[62..64].copy_from_slice(&local.port.to_be_bytes());
     f[64..66].copy_from_slice(&PORT.to_be_bytes());
     f[66..70].copy_from_slice(&seq.to_be_bytes());

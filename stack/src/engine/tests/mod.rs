@@ -1,5 +1,6 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `link`: VLANs, a device that changes; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `link`: VLANs, a device
+//! that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header says; `sockets`: the smaller calls.
 
 mod bulk;
 mod chaos;
@@ -9,6 +10,7 @@ mod lifecycle;
 mod link;
 mod malformed;
 mod next_hop;
+mod pacing;
 mod scarce;
 mod sockets;
 

@@ -1,16 +1,24 @@
 //! How much may be in the network, and how fast: congestion control behind one small interface.
 //!
+//! - `cubic.rs`: CUBIC (RFC 9438), the default, with HyStart++ (`hystart.rs`, RFC 9406) for its slow start;
 //! - `reno.rs`: slow start and congestion avoidance (RFC 5681);
-//! - `rate.rs`: how fast the network delivers, for those that ask.
+//! - `bbr.rs`: BBR, which works from a model of the path and not from losses; `max_filter.rs` remembers for it;
+//! - `rate.rs`: how fast the network delivers, for BBR and for tools.
 //!
 //! All in octets. Loss recovery (`recovery/`) says what happened; the algorithm says what follows for the window. While
 //! a loss is repaired the window is proportional rate reduction's (`recovery/`), and the algorithm only says where it
 //! has to end (`ssthresh`); unless the algorithm keeps the window to itself ([`Congestion::rules_recovery`]).
 
+mod bbr;
+mod cubic;
+mod hystart;
+mod max_filter;
 mod rate;
 mod reno;
 
 use crate::time::Instant;
+use bbr::Bbr;
+use cubic::Cubic;
 pub(super) use rate::{RateSample, RateSampler};
 
 /// The algorithms, with the numbers that [`crate::tunables::Tunables::congestion`] knows them by.
@@ -18,12 +26,15 @@ pub(super) use rate::{RateSample, RateSampler};
 #[repr(u8)]
 pub enum Algorithm {
     #[default]
+    Cubic,
     Reno,
+    Bbr,
 }
 
 impl Algorithm {
     /// As TCP_CONGESTION and net.ipv4.tcp_congestion_control name them.
-    const NAMES: [(&'static str, Algorithm); 1] = [("reno", Algorithm::Reno)];
+    const NAMES: [(&'static str, Algorithm); 3] =
+        [("cubic", Algorithm::Cubic), ("reno", Algorithm::Reno), ("bbr", Algorithm::Bbr)];
 
     pub fn name(self) -> &'static str {
         Algorithm::NAMES.iter().find(|(_, a)| *a == self).map_or("", |(name, _)| name)
@@ -54,10 +65,9 @@ pub(super) struct Delivery {
     /// SND.UNA and SND.NXT after it: a round trip ends when what was SND.NXT at its start is acknowledged.
     pub(super) una: u32,
     pub(super) nxt: u32,
-    /// The round trip of the newest segment it acknowledges, if that was sent once; the smoothed one; the smallest.
+    /// The round trip of the newest segment it acknowledges, if that was sent once; the smoothed one.
     pub(super) rtt_us: Option<u32>,
     pub(super) srtt_us: u32,
-    pub(super) min_rtt_us: u32,
     /// A loss is being repaired, in fast recovery or after a timeout.
     pub(super) is_recovering: bool,
     /// The window, and not the application or the peer, held the sender back (RFC 7661, as Linux tests it).
@@ -75,19 +85,61 @@ pub(super) enum Signal {
     Ecn,
 }
 
-/// The congestion window of one connection.
+/// The window that every algorithm works on.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
-pub(super) struct Congestion {
+struct Window {
     cwnd: u32,
     ssthresh: u32,
     /// Both as they were before the last signal: for when it turns out to have been none.
     prior_cwnd: u32,
     prior_ssthresh: u32,
-    /// Octets acknowledged since the window last grew in congestion avoidance.
+    /// Octets acknowledged since Reno's window last grew in congestion avoidance.
     acked: u32,
-    algorithm: Algorithm,
-    _pad: [u8; 3],
+}
+
+impl Window {
+    #[inline]
+    fn grow(&mut self, octets: u32) {
+        self.cwnd = self.cwnd.saturating_add(octets).min(CWND_MAX);
+    }
+
+    fn remember(&mut self) {
+        (self.prior_cwnd, self.prior_ssthresh) = (self.cwnd, self.ssthresh);
+    }
+}
+
+/// What the algorithms keep for themselves: one place, for there is only ever one of them.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C, u8)]
+enum Private {
+    #[default]
+    Reno,
+    Cubic(Cubic),
+    Bbr(Bbr),
+}
+
+impl Private {
+    fn new(algorithm: Algorithm) -> Private {
+        match algorithm {
+            Algorithm::Reno => Private::Reno,
+            Algorithm::Cubic => Private::Cubic(Cubic::default()),
+            Algorithm::Bbr => Private::Bbr(Bbr::default()),
+        }
+    }
+}
+
+/// The congestion control of one connection.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
+pub(super) struct Congestion {
+    private: Private,
+    window: Window,
+    /// In fast recovery, where the window belongs to recovery; not after a timeout.
+    is_reducing: bool,
+    /// The window fell, and the peer was not told yet (RFC 3168 §6.1.2).
+    owes_cwr: bool,
+    _pad: u16,
     pub(super) rate: RateSampler,
 }
 
@@ -96,89 +148,162 @@ const CWND_MAX: u32 = 1 << 30;
 
 impl Congestion {
     pub(super) fn new(algorithm: Algorithm, mss: u32) -> Congestion {
-        Congestion { cwnd: initial_window(mss), ssthresh: CWND_MAX, algorithm, ..Congestion::default() }
+        let window = Window { cwnd: initial_window(mss), ssthresh: CWND_MAX, ..Window::default() };
+        Congestion { private: Private::new(algorithm), window, ..Congestion::default() }
+    }
+
+    /// The connection stands; the handshake took `srtt_us`, 0 if that is not known.
+    pub(super) fn start(&mut self, now: Instant, srtt_us: u32) {
+        if let Private::Bbr(bbr) = &mut self.private {
+            bbr.start(&mut self.window, &self.rate, now, srtt_us);
+        }
+    }
+
+    /// Another algorithm takes over, with the window of the one before.
+    pub(super) fn switch(&mut self, algorithm: Algorithm, now: Instant, srtt_us: u32) {
+        if algorithm != self.algorithm() {
+            if let Private::Bbr(bbr) = &mut self.private {
+                bbr.leave_recovery(&mut self.window);
+            }
+            self.private = Private::new(algorithm);
+            self.start(now, srtt_us);
+        }
     }
 
     pub(super) fn cwnd(&self) -> u32 {
-        self.cwnd
+        self.window.cwnd
     }
 
     pub(super) fn ssthresh(&self) -> u32 {
-        self.ssthresh
+        self.window.ssthresh
     }
 
     pub(super) fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        match self.private {
+            Private::Reno => Algorithm::Reno,
+            Private::Cubic(_) => Algorithm::Cubic,
+            Private::Bbr(_) => Algorithm::Bbr,
+        }
     }
 
     /// Whether the algorithm sets the window during recovery as well, so that nobody else may.
     pub(super) fn rules_recovery(&self) -> bool {
-        false
+        matches!(self.private, Private::Bbr(_))
     }
 
     /// How fast to send, in octets a second; `None`: as fast as the window allows.
+    #[inline]
     pub(super) fn pacing_rate(&self) -> Option<u64> {
-        None
+        match &self.private {
+            Private::Reno | Private::Cubic(_) => None,
+            Private::Bbr(bbr) => bbr.pacing_rate(),
+        }
     }
 
-    /// The window that recovery decided on.
+    /// The window that recovery decided on. Not heard where the algorithm [rules](Congestion::rules_recovery).
     pub(super) fn set_cwnd(&mut self, cwnd: u32) {
-        self.cwnd = cwnd.min(CWND_MAX);
+        if !self.rules_recovery() {
+            self.window.cwnd = cwnd.min(CWND_MAX);
+        }
     }
 
     /// An acknowledgement came that tells something new. Also during recovery: then windows grow only after a timeout.
     #[inline]
     pub(super) fn on_ack(&mut self, delivery: &Delivery) {
-        match self.algorithm {
-            Algorithm::Reno => reno::on_ack(self, delivery),
+        self.is_reducing &= delivery.is_recovering;
+        match &mut self.private {
+            Private::Bbr(bbr) => bbr.on_ack(&mut self.window, &mut self.rate, delivery),
+            _ if self.is_reducing => {}
+            Private::Reno => reno::on_ack(&mut self.window, delivery),
+            Private::Cubic(cubic) => cubic.on_ack(&mut self.window, delivery),
         }
     }
 
     /// The network has less room than we thought: once per window of data. The window itself falls in recovery.
-    pub(super) fn on_congestion(&mut self, _now: Instant, _signal: Signal, flight: u32, mss: u32) {
-        self.remember();
-        match self.algorithm {
-            Algorithm::Reno => self.ssthresh = reno::ssthresh_after_loss(flight, mss),
+    ///
+    /// BBR does not look at marks, and keeps its threshold (as Linux's does).
+    pub(super) fn on_congestion(&mut self, _now: Instant, signal: Signal, flight: u32, mss: u32) {
+        self.window.remember();
+        let window = &mut self.window;
+        match &mut self.private {
+            Private::Reno => window.ssthresh = reno::ssthresh_after_loss(flight, mss),
+            Private::Cubic(cubic) => window.ssthresh = cubic.on_congestion(window.cwnd, mss),
+            Private::Bbr(bbr) if signal == Signal::Loss => bbr.on_loss(window.cwnd),
+            Private::Bbr(_) => {}
         }
-        self.acked = 0;
+        self.window.acked = 0;
+        (self.is_reducing, self.owes_cwr) = (true, true);
     }
 
     /// Recovery is over: all that was in flight when it began is acknowledged.
     pub(super) fn on_recovered(&mut self, _now: Instant) {
-        self.cwnd = self.cwnd.min(self.ssthresh);
-        self.acked = 0;
+        self.is_reducing = false;
+        self.window.acked = 0;
+        match &mut self.private {
+            Private::Bbr(bbr) => bbr.leave_recovery(&mut self.window),
+            _ => self.window.cwnd = self.window.cwnd.min(self.window.ssthresh),
+        }
     }
 
     /// The retransmission timer expired; `is_first`: for this segment for the first time (RFC 5681 §3.1).
     pub(super) fn on_timeout(&mut self, _now: Instant, flight: u32, mss: u32, is_first: bool) {
+        let window = &mut self.window;
         if is_first {
-            self.remember();
-            match self.algorithm {
-                Algorithm::Reno => self.ssthresh = reno::ssthresh_after_loss(flight, mss),
+            window.remember();
+            match &mut self.private {
+                Private::Reno => window.ssthresh = reno::ssthresh_after_loss(flight, mss),
+                Private::Cubic(cubic) => window.ssthresh = cubic.on_timeout(window.cwnd, mss),
+                Private::Bbr(_) => {}
             }
         }
-        self.cwnd = mss;
-        self.acked = 0;
+        if let Private::Bbr(bbr) = &mut self.private {
+            bbr.on_timeout(window.cwnd);
+        }
+        (window.cwnd, window.acked) = (mss, 0);
+        (self.is_reducing, self.owes_cwr) = (false, true);
     }
 
     /// The last signal was none: nothing had been lost (RFC 5682, RFC 4015).
     pub(super) fn undo(&mut self) {
-        self.cwnd = self.cwnd.max(self.prior_cwnd);
-        self.ssthresh = self.ssthresh.max(self.prior_ssthresh);
+        let window = &mut self.window;
+        (self.is_reducing, self.owes_cwr) = (false, false);
+        match &mut self.private {
+            Private::Bbr(bbr) => return bbr.undo(window),
+            Private::Cubic(cubic) => cubic.undo(),
+            Private::Reno => {}
+        }
+        window.cwnd = window.cwnd.max(window.prior_cwnd);
+        window.ssthresh = window.ssthresh.max(window.prior_ssthresh);
     }
 
-    /// Nothing was sent for a retransmission timeout: what the window says is out of date (RFC 5681 §4.1).
+    /// Sending starts again, with nothing in flight: the time in between taught nothing.
+    #[inline]
+    pub(super) fn on_restart(&mut self, now: Instant) {
+        match &mut self.private {
+            Private::Reno => {}
+            Private::Cubic(cubic) => cubic.pass(now),
+            Private::Bbr(bbr) => bbr.on_restart(&mut self.window, &self.rate, now),
+        }
+    }
+
+    /// Nothing was sent for a retransmission timeout: what the window says is out of date (RFC 5681 §4.1). Slow start is
+    /// to lead back to near where it was (as Linux remembers it). A model of the path does not depend on the window.
     pub(super) fn on_idle(&mut self, _now: Instant, mss: u32) {
-        self.cwnd = self.cwnd.min(initial_window(mss));
+        if !self.rules_recovery() {
+            let window = &mut self.window;
+            window.ssthresh = window.ssthresh.max(window.cwnd / 4 * 3);
+            window.cwnd = window.cwnd.min(initial_window(mss));
+        }
     }
 
     /// Our SYN was lost more than once: one segment (RFC 5681 §3.1).
     pub(super) fn distrust(&mut self, mss: u32) {
-        self.cwnd = mss;
+        self.window.cwnd = mss;
     }
 
-    fn remember(&mut self) {
-        (self.prior_cwnd, self.prior_ssthresh) = (self.cwnd, self.ssthresh);
+    /// Whether the peer is to be told that the window fell; told once.
+    pub(super) fn take_cwr(&mut self) -> bool {
+        core::mem::take(&mut self.owes_cwr)
     }
 }
 
@@ -204,7 +329,6 @@ mod tests {
             nxt: 0,
             rtt_us: None,
             srtt_us: 0,
-            min_rtt_us: 0,
             is_recovering: false,
             is_cwnd_limited,
             rate: RateSample::default(),
@@ -224,36 +348,36 @@ mod tests {
     fn slow_start_doubles_then_avoidance_adds_one() {
         let mss = 1000;
         let mut c = Congestion::new(Algorithm::Reno, mss);
-        assert_eq!(c.cwnd, 10_000);
+        assert_eq!(c.cwnd(), 10_000);
         for _ in 0..10 {
             ack(&mut c, mss, true);
         }
-        assert_eq!(c.cwnd, 20_000);
+        assert_eq!(c.cwnd(), 20_000);
         c.on_congestion(Instant::ZERO, Signal::Loss, 20_000, mss);
         c.on_recovered(Instant::ZERO);
-        assert_eq!((c.cwnd, c.ssthresh), (10_000, 10_000));
+        assert_eq!((c.cwnd(), c.ssthresh()), (10_000, 10_000));
         for _ in 0..10 {
             ack(&mut c, mss, true);
         }
-        assert_eq!(c.cwnd, 11_000);
+        assert_eq!(c.cwnd(), 11_000);
         c.undo();
-        assert_eq!((c.cwnd, c.ssthresh), (20_000, CWND_MAX));
+        assert_eq!((c.cwnd(), c.ssthresh()), (20_000, CWND_MAX));
     }
 
     #[test]
     fn window_that_is_not_used_does_not_grow() {
         let mut c = Congestion::new(Algorithm::Reno, 1000);
         ack(&mut c, 100, false);
-        assert_eq!(c.cwnd, 10_000);
+        assert_eq!(c.cwnd(), 10_000);
     }
 
     #[test]
     fn timeout_falls_to_one_segment_and_keeps_ssthresh_when_repeated() {
         let mut c = Congestion::new(Algorithm::Reno, 1000);
         c.on_timeout(Instant::ZERO, 10_000, 1000, true);
-        assert_eq!((c.cwnd, c.ssthresh), (1000, 5000));
+        assert_eq!((c.cwnd(), c.ssthresh()), (1000, 5000));
         c.on_timeout(Instant::ZERO, 1000, 1000, false);
-        assert_eq!((c.cwnd, c.ssthresh), (1000, 5000));
+        assert_eq!((c.cwnd(), c.ssthresh()), (1000, 5000));
     }
 
     #[test]

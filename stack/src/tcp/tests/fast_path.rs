@@ -10,8 +10,13 @@ use crate::wire::tcp::{Flags, Segment};
 fn twins(seed: u64) -> [Host; 2] {
     [(); 2].map(|()| {
         let mut random = Random(seed);
-        let mut pair =
-            Pair::connected(seed, Tunables { timestamps: u32::from(!seed.is_multiple_of(3)), ..Tunables::default() });
+        let tunables = Tunables {
+            timestamps: u32::from(!seed.is_multiple_of(3)),
+            ecn: u32::from(!seed.is_multiple_of(4)),
+            congestion: seed as u32 % 3,
+            ..Tunables::default()
+        };
+        let mut pair = Pair::connected(seed, tunables);
         for _ in 0..random.below(20) {
             let now = pair.now;
             let size = 1 + random.below(3000) as usize;
@@ -48,6 +53,16 @@ fn random_segment(random: &mut Random, tcb: &Tcb, now: Instant) -> (Segment, Vec
     if tcb.ts.on != random.chance(2) {
         let echo = echo.wrapping_sub(random.below(20) as u32);
         seg.options.timestamp = Some((value.wrapping_add(random.below(3) as u32), echo));
+    }
+    if random.chance(10) {
+        seg.ecn = random.below(4) as u8;
+    }
+    if random.chance(5) {
+        seg.flags = seg.flags | [Flags::ECE, Flags::CWR][random.below(2) as usize];
+    }
+    if random.chance(8) {
+        let edge = |random: &mut Random| tcb.snd.una + random.below(u64::from(tcb.snd.flight()) + 200) as u32;
+        seg.options.sack.push(edge(random), edge(random));
     }
     let len = if random.chance(50) { 0 } else { random.below(1448) as usize };
     (seg, vec![3; len])

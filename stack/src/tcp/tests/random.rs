@@ -25,6 +25,7 @@ fn tunables(random: &mut Random) -> Tunables {
     Tunables {
         timestamps: u32::from(random.chance(70)),
         window_scaling: u32::from(random.chance(70)),
+        sack: u32::from(random.chance(60)),
         sndbuf_bytes: 4096 << random.below(6),
         rcvbuf_bytes: 8192 << random.below(5),
         reassembly_frames: 8 << random.below(5),
