@@ -231,6 +231,26 @@ def udp_port_is_given_back(rig):
     expect(rig.near.kernel_datagrams()[0] > before[0], "the kernel had no part in it")
 
 
+@case("a UDP server killed with datagrams unread: frames come back, the next one is served by the user stack", timeout=40,
+      only_sidestep=True)
+def udp_server_killed(rig):
+    frames = rig.sidestep.status()["frames"]["total"]
+    server = start_server(rig, "slow", wait=False)
+    wait_until(lambda: "pid" in server.output(), 5, "the server did not start")
+    time.sleep(0.3)
+    with far_socket(rig) as client:
+        for number in range(50):
+            client.sendto(b"%d" % number, (rig.near.ipv4, PORT))
+    wait_until(lambda: totals(rig, "rx_datagrams")[0] >= 50, 5, "the datagrams did not arrive")
+    os.kill(int(server.output().split()[1]), signal.SIGKILL)
+    wait_until(lambda: not rig.sidestep.status()["stacks"], 10, "the dead server's stack stays")
+    parts = rig.sidestep.status()["frames"]
+    expect_equal(parts["pool"] + parts["fill"], frames, "frames that are nobody's")
+    start_server(rig, "echo", name="udp-next")
+    with datagrams_by_user_stack(rig, 50):
+        exchange(rig, 50)
+
+
 def try_ask(client, there):
     with contextlib.suppress(OSError):
         return ask(client, b"there?", there, timeout=0.3)
