@@ -173,7 +173,7 @@ pub(crate) fn sender(fd: c_int, entry: Entry, to: Option<Endpoint>) -> Option<Da
         Kind::FreshDatagram if interest::is_explicitly_bound(fd) => go_live(fd, entry),
         Kind::FreshDatagram => {
             let to = to.filter(|to| to.port != 0 && (to.ip.is_v4() || entry.index() as c_int == AF_INET6))?;
-            let stack = reaching(&to.ip)?;
+            let stack = reaching(&to.ip).filter(|_| may_have_own_port(fd, entry))?;
             let any = if entry.index() as c_int == AF_INET6 { Ip::UNSPECIFIED } else { Ip::UNSPECIFIED_V4 };
             if !bind_to_own_port(fd, entry, stack, any) {
                 return None;
@@ -204,8 +204,11 @@ pub(crate) unsafe fn bind(fd: c_int, entry: Entry, addr: *const sockaddr, len: s
         && (ip.is_unspecified() || stack.lock().net().is_local(&ip))
         && kernel_name(fd).is_some_and(|e| e.port == 0)
         && is_family(addr, entry)
+        && may_have_own_port(fd, entry)
         && bind_to_own_port(fd, entry, stack, ip)
     {
+        // At once: what arrives at such a port comes to the stack and nowhere else.
+        let _ = go_live(fd, entry);
         return Ok(0);
     }
     // SAFETY: the application's pointer; the kernel checks it.
@@ -215,6 +218,12 @@ pub(crate) unsafe fn bind(fd: c_int, entry: Entry, addr: *const sockaddr, len: s
         _ => drop(TABLE.replace_if(fd, entry, Entry::KERNEL)),
     }
     Ok(done)
+}
+
+/// Whether a socket may have a port of the stack's, which it keeps. One that must stay with the kernel may not: its
+/// datagrams would come to the stack.
+fn may_have_own_port(fd: c_int, entry: Entry) -> bool {
+    !wants_error_queue(fd, entry.index() as c_int == AF_INET6) && !interest::is_in_several(fd)
 }
 
 fn is_family(addr: *const sockaddr, entry: Entry) -> bool {
@@ -280,15 +289,18 @@ fn go_live(fd: c_int, entry: Entry) -> Option<Datagram> {
 fn make_live(fd: c_int, entry: Entry) -> Option<Datagram> {
     let is_v6 = entry.index() as c_int == AF_INET6;
     let endpoint = kernel_name(fd).filter(|e| e.port != 0 && may_be_ours(&e.ip))?;
-    if !crate::config::config().ports.allow(Proto::Udp, endpoint.port) && !is_own_port(endpoint.port)
-        || wants_error_queue(fd, is_v6)
-        || !attach::arena()?.policy(Proto::Udp, endpoint.port).allows()
-    {
+    let is_own = is_own_port(endpoint.port);
+    let is_allowed = || {
+        let may = |arena: &sidestep_stack::arena::Arena| arena.policy(Proto::Udp, endpoint.port).allows();
+        crate::config::config().ports.allow(Proto::Udp, endpoint.port)
+            && !wants_error_queue(fd, is_v6)
+            && attach::arena().is_some_and(may)
+    };
+    if !is_own && !is_allowed() {
         return None;
     }
     let stack = attach::open_stack()?;
     let id = open(fd, stack, endpoint, is_v6)?;
-    let is_own = stack.lock().owns_port(endpoint.port);
     if !is_own && !attach::join(Proto::Udp, endpoint.port, stack) {
         let _ = stack.lock().release(now(), id, attach::process());
         return None;

@@ -336,16 +336,6 @@ pub(crate) unsafe fn write_option(
     value: *const c_void,
     len: socklen_t,
 ) -> Result<isize> {
-    // The error queue is the kernel's, and the errors of this socket's datagrams come to the engine: too late for it.
-    if matches!((level, name), (SOL_IP, libc::IP_RECVERR) | (SOL_IPV6, libc::IPV6_RECVERR)) && len as usize >= 4 {
-        if value.is_null() {
-            return Err(libc::EFAULT);
-        }
-        // SAFETY: the application's pointer to an int.
-        if unsafe { value.cast::<c_int>().read_unaligned() } != 0 {
-            return Err(libc::ENOPROTOOPT);
-        }
-    }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(setsockopt, d.fd, level, name, value, len) }?;
     if matches!(level, SOL_SOCKET | SOL_IP | SOL_IPV6 | SOL_UDP) {

@@ -31,6 +31,17 @@ def main(host, port, closed):
     bound.sendto(b"bound", there)
     print("bound", bound.recv(100))
 
+    # A port that bind() found stays served, whatever is done with the socket before its first use.
+    odd = socket.socket(family, socket.SOCK_DGRAM)
+    odd.settimeout(3)
+    odd.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
+    odd.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+    twin = odd.dup()
+    odd.close()
+    twin.settimeout(3)
+    twin.sendto(b"odd", there)
+    print("odd", twin.recv(100))
+
     for size in (0, 1, 1472, 4000, 20000):
         connected.send(bytes(size))
         assert connected.recv(65536) == bytes(size)
