@@ -1,7 +1,7 @@
 # sidestep: everything that a person or CI runs. `make check` and `make test` are what .ci/run calls.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build progs xdp xdp-check check core core-none unit test e2e demo bench goodput clean
+.PHONY: help deps build progs xdp xdp-check check core core-none unit sim fuzz test e2e demo bench goodput clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -43,6 +43,18 @@ core-none: export PATH := /usr/bin:/bin
 core-none: export CARGO_TARGET_DIR := $(CARGO_TARGET_DIR)/none
 core-none: ## the protocol core for a machine that has no operating system (after `make xdp` or `make xdp-check`)
 	RUSTC_BOOTSTRAP=1 /usr/bin/cargo build -Z build-std=core --target x86_64-unknown-none -p sidestep-stack --no-default-features
+
+# The first seed, how many, and the seconds after which no other is begun. SIM_ARGS=--verbose prints every frame.
+SEED ?= 1
+N ?= 6000
+SIM_SECONDS ?= 110
+sim: ## the network simulation, seed by seed (SEED=first N=how many; SEED=x N=1 SIM_ARGS=--verbose to see one)
+	$(CARGO) run --quiet --profile sim -p sidestep-stack --features testing --example sim -- \
+	  --seed $(SEED) --count $(N) --seconds $(SIM_SECONDS) $(SIM_ARGS)
+
+FUZZ_SECONDS ?= 60
+fuzz: ## every fuzz target for a while, from the committed corpus (FUZZ_SECONDS=all told; FUZZ_ARGS=--help)
+	fuzz/run.sh --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
 
 unit: ## unit tests
 	$(CARGO) test --workspace --quiet

@@ -33,6 +33,7 @@ mod message;
 mod options;
 mod symbols;
 mod sys;
+mod tcp_info;
 mod template;
 mod user;
 

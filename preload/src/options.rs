@@ -4,6 +4,7 @@
 use crate::listeners::Live;
 use crate::local::Flag;
 use crate::sys::{self, Result, raw};
+use crate::tcp_info;
 use crate::user::{Stream, number};
 use libc::{
     EFAULT, EINVAL, ENOPROTOOPT, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SO_ERROR, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO,
@@ -16,7 +17,7 @@ use sidestep_stack::time::Instant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Options that are one `int` and that the engine minds: (level, name, the engine's name for it).
-const INTS: [(c_int, c_int, SocketOption); 16] = [
+const INTS: [(c_int, c_int, SocketOption); 24] = [
     (IPPROTO_TCP, libc::TCP_NODELAY, SocketOption::NoDelay),
     (IPPROTO_TCP, libc::TCP_CORK, SocketOption::Cork),
     (IPPROTO_TCP, libc::TCP_KEEPIDLE, SocketOption::KeepIdle),
@@ -25,6 +26,11 @@ const INTS: [(c_int, c_int, SocketOption); 16] = [
     (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, SocketOption::UserTimeout),
     (IPPROTO_TCP, libc::TCP_LINGER2, SocketOption::FinTimeout),
     (IPPROTO_TCP, libc::TCP_MAXSEG, SocketOption::MaxSegment),
+    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, SocketOption::DeferAccept),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, SocketOption::SynCount),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN, SocketOption::FastOpen),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, SocketOption::FastOpenConnect),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE, SocketOption::FastOpenNoCookie),
     (SOL_SOCKET, libc::SO_KEEPALIVE, SocketOption::KeepAlive),
     (SOL_SOCKET, libc::SO_SNDBUF, SocketOption::SendBuffer),
     (SOL_SOCKET, libc::SO_RCVBUF, SocketOption::ReceiveBuffer),
@@ -33,12 +39,18 @@ const INTS: [(c_int, c_int, SocketOption); 16] = [
     (IPPROTO_IP, libc::IP_TTL, SocketOption::Ttl),
     (IPPROTO_IPV6, libc::IPV6_TCLASS, SocketOption::TrafficClass),
     (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, SocketOption::HopLimit),
+    (SOL_SOCKET, libc::SO_OOBINLINE, SocketOption::OobInline),
+    (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, SocketOption::WindowClamp),
+    (IPPROTO_TCP, TCP_NOTSENT_LOWAT, SocketOption::NotSentLowat),
 ];
 
 /// The kernel's TCP_CA_NAME_MAX: room for the name of an algorithm, with its NUL.
 const NAME_LEN: usize = 16;
 /// SO_MAX_PACING_RATE without a limit, in its short form and in its long one.
 const NO_PACE: u64 = u64::MAX;
+
+/// linux/tcp.h; the libc crate does not name it for this target.
+const TCP_NOTSENT_LOWAT: c_int = 25;
 
 /// The options above, in the order of the table; how many.
 const COUNT: usize = INTS.len();
@@ -383,7 +395,7 @@ pub(crate) unsafe fn read(
         // SAFETY: the caller's promise.
         (SOL_SOCKET, SO_SNDTIMEO) => unsafe { give(&time(&stream.local.send_timeout_us), value, len) },
         // SAFETY: the caller's promise.
-        (IPPROTO_TCP, libc::TCP_INFO) => unsafe { give(&tcp_info(stream)?, value, len) },
+        (IPPROTO_TCP, libc::TCP_INFO) => unsafe { give(&info(stream)?, value, len) },
         // SAFETY: the application's pointers; the kernel checks them.
         _ => unsafe { raw!(getsockopt, fd, level, name, value, len) },
     }
@@ -425,36 +437,7 @@ pub(crate) unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut soc
     Ok(0)
 }
 
-/// Linux's struct tcp_info up to tcpi_min_rtt, as bytes at Linux's offsets.
-fn tcp_info(stream: &Stream) -> Result<[u8; 152]> {
+fn info(stream: &Stream) -> Result<tcp_info::Bytes> {
     let at = now();
-    let info = stream.ask(|guard| guard.info(at, stream.id))?;
-    let mut out = [0u8; 152];
-    let options = u8::from(info.timestamps) | u8::from(info.window_scaling) << 2;
-    let heads = [info.state.linux(), 0, info.retransmits, info.probes, info.backoff, options];
-    out[..6].copy_from_slice(&heads);
-    out[6] = info.snd_wscale & 0xf | info.rcv_wscale << 4;
-    let mut put = |offset: usize, v: u32| out[offset..offset + 4].copy_from_slice(&v.to_ne_bytes());
-    let words = [
-        (8, info.rto_us),
-        (16, info.snd_mss),
-        (20, info.rcv_mss),
-        (24, info.unacked),
-        (32, info.lost),
-        (44, info.last_data_sent_ms),
-        (52, info.last_data_recv_ms),
-        (68, info.rtt_us),
-        (72, info.rttvar_us),
-        (76, info.snd_ssthresh),
-        (80, info.snd_cwnd),
-        (84, info.advmss),
-        (96, info.rcv_space),
-        (100, info.retrans_total),
-        (144, info.notsent),
-        (148, info.min_rtt_us),
-    ];
-    words.into_iter().for_each(|(offset, v)| put(offset, v));
-    out[120..128].copy_from_slice(&info.bytes_acked.to_ne_bytes());
-    out[128..136].copy_from_slice(&info.bytes_received.to_ne_bytes());
-    Ok(out)
+    Ok(tcp_info::encode(&stream.ask(|guard| guard.info(at, stream.id))?))
 }

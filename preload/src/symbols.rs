@@ -64,6 +64,7 @@ symbols! {
     fn sendto(fd: c_int, buf: *const c_void, len: usize, flags: c_int, addr: *const sockaddr, addr_len: socklen_t) -> ssize_t = io::sendto;
     fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t = io::sendmsg;
     fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int = io::sendmmsg;
+    fn sockatmark(fd: c_int) -> c_int = fd::sockatmark;
     fn sendfile(out_fd: c_int, in_fd: c_int, offset: *mut i64, count: usize) -> ssize_t = io::sendfile;
     fn sendfile64(out_fd: c_int, in_fd: c_int, offset: *mut i64, count: usize) -> ssize_t = io::sendfile;
 

@@ -61,7 +61,13 @@ drops! {
     ChallengeLimited = "challenge ACK suppressed by the rate limit (RFC 5961 §7)";
     ControlQueueFull = "no room to answer (RST, SYN cookie, TIME-WAIT ACK)";
     NoRoute = "no route to the destination";
+    SynEvicted = "half-open connection made room for a newer SYN, its SYN-ACK unanswered (no SYN cookies)";
+    SynCookieInvalid = "acknowledgement at a listener that sent SYN cookies, and of none of them; answered with RST";
+    AcceptOverflowReset = "accept queue is full; answered with RST (tcp_abort_on_overflow)";
+    AckDeferred = "bare ACK of a handshake that waits for data (TCP_DEFER_ACCEPT)";
+    ChallengeLimitedStack = "challenge ACK suppressed by the stack's rate limit (tcp_challenge_ack_limit)";
     NeighbourUnresolved = "next hop's MAC address is not known yet";
+    ReassemblyPruned = "came out of order, and its frame was needed for what lies lower; it comes again (RFC 2018 §8)";
     UdpMalformed = "UDP header truncated, or its length is wrong";
     UdpChecksum = "UDP checksum is wrong, or missing over IPv6";
     NoMailbox = "datagram for a port that no socket has";

@@ -6,10 +6,6 @@ use crate::time::{MS, SEC};
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Tunables {
-    /// net.ipv4.tcp_wmem[1..=2] in effect: most unacknowledged and unsent bytes a connection holds.
-    pub sndbuf_bytes: u32,
-    /// net.ipv4.tcp_rmem[1..=2] in effect: the receive window a connection may offer.
-    pub rcvbuf_bytes: u32,
     /// net.core.somaxconn: cap on listen()'s backlog.
     pub somaxconn: u32,
     /// net.ipv4.tcp_max_syn_backlog.
@@ -56,21 +52,23 @@ pub struct Tunables {
     pub notsent_lowat_bytes: u32,
     /// net.ipv4.tcp_congestion_control, when we have it: [`crate::tcp::Algorithm`] as a number.
     pub congestion: u32,
-    /// What tcp_rmem and tcp_wmem name: least, at first, at most.
+    /// What tcp_rmem and tcp_wmem name: least (not used), at first, at most. A window is half of its buffer.
     pub rmem_bytes: [u32; 3],
     pub wmem_bytes: [u32; 3],
+    /// net.core.rmem_max, wmem_max: most that SO_RCVBUF and SO_SNDBUF may ask for, before it is doubled.
+    pub rmem_max_bytes: u32,
+    pub wmem_max_bytes: u32,
     /// net.ipv4.ip_default_ttl.
     pub ttl: u32,
-    /// Out-of-order frames a connection may hold.
+    /// Out-of-order frames a connection may hold; and no more than its receive buffer pays for.
     pub reassembly_frames: u32,
-    pub _pad: u32,
+    /// net.ipv4.tcp_rfc1337: TIME-WAIT ignores RSTs (RFC 1337 §3, F1); 0, as Linux's default, does not.
+    pub rfc1337: u32,
 }
 
 impl Default for Tunables {
     fn default() -> Self {
         Tunables {
-            sndbuf_bytes: 256 * 1024,
-            rcvbuf_bytes: 256 * 1024,
             somaxconn: 4096,
             syn_backlog: 4096,
             syn_retries: 6,
@@ -101,9 +99,11 @@ impl Default for Tunables {
             congestion: 0,
             rmem_bytes: [4096, 131_072, 6 << 20],
             wmem_bytes: [4096, 16_384, 4 << 20],
+            rmem_max_bytes: 4 << 20,
+            wmem_max_bytes: 4 << 20,
             ttl: 64,
-            reassembly_frames: 256,
-            _pad: 0,
+            reassembly_frames: 65_536,
+            rfc1337: 0,
         }
     }
 }

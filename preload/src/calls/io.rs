@@ -185,7 +185,8 @@ unsafe fn receive_message(server: &Server, header: &mut msghdr, flags: c_int) ->
     let iov = unsafe { iovecs(header.msg_iov, header.msg_iovlen) }?;
     // SAFETY: the application's buffers.
     let n = unsafe { receive(stream, iov, flags) }?;
-    (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, 0);
+    let oob = if flags & MSG_OOB == 0 { 0 } else { MSG_OOB | if n == 0 { MSG_TRUNC } else { 0 } };
+    (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, oob);
     Ok(n)
 }
 
@@ -275,7 +276,8 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
         return Err(EAGAIN); // our error queue is always empty
     }
     if flags & MSG_OOB != 0 {
-        return Err(EINVAL); // no urgent byte is ever kept out of line (RFC 6093)
+        // SAFETY: the same contract.
+        return unsafe { receive_urgent(stream, iov, flags) };
     }
     let mut got = 0usize;
     let wanted: usize = iov.iter().map(|v| v.iov_len).fold(0, usize::saturating_add);
@@ -289,7 +291,9 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
             Ok(0) => Ok(got),
             Ok(n) => {
                 got += n;
-                if all && got < wanted { Err(EAGAIN) } else { Ok(got) }
+                // Whoever waits for all of it hears of the urgent mark all the same.
+                let goes_on = all && got < wanted && guard.is_at_mark(stream.id) != Ok(true);
+                if goes_on { Err(EAGAIN) } else { Ok(got) }
             }
             Err(EAGAIN) => Err(EAGAIN),
             Err(_) if got > 0 => Ok(got),
@@ -304,6 +308,23 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
         Err(_) if got > 0 => Ok(got as isize),
         result => result.map(|n| n as isize),
     }
+}
+
+/// recv with MSG_OOB: one octet, at once or not at all.
+///
+/// # Safety
+/// The buffers are writable.
+unsafe fn receive_urgent(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize> {
+    let octet = stream.with(|guard, now| {
+        guard.poll(now);
+        guard.recv_urgent(stream.id, flags & MSG_PEEK != 0)
+    })?;
+    let (Some(octet), Some(room)) = (octet, iov.iter().find(|v| v.iov_len > 0)) else { return Ok(0) };
+    if flags & MSG_TRUNC == 0 {
+        // SAFETY: the caller's promise; there is room for one.
+        unsafe { room.iov_base.cast::<u8>().write(octet) };
+    }
+    Ok(1)
 }
 
 /// A call found nothing to do. A nonblocking one has one more look, at what the rings hold by now (data, or
@@ -360,8 +381,8 @@ unsafe fn receive_step(
             Err(_) if total > 0 => break,
             Err(e) => return Err(number(e)),
         }
-        // A peek always starts at the first byte, so it fills one buffer only.
-        if peek || matches!(step, Ok(n) if n < room) {
+        // A peek always starts at the first byte, so it fills one buffer only. And nobody reads across the urgent mark.
+        if peek || matches!(step, Ok(n) if n < room) || guard.is_at_mark(stream.id) == Ok(true) {
             break;
         }
     }
@@ -414,6 +435,13 @@ pub(crate) unsafe fn sendto(
 ) -> Result<isize> {
     let mut iov = [iovec { iov_base: buf.cast_mut(), iov_len: len }];
     match sender_of(fd, Some((addr, addr_len))) {
+        // SAFETY: the application's memory.
+        Server::Kernel if flags & libc::MSG_FASTOPEN != 0 => {
+            unsafe { super::fast_open::send(fd, &iov, flags, addr, addr_len) }.unwrap_or_else(|| {
+                // SAFETY: as above; the kernel checks it.
+                super::fast_open::leave_to_kernel(fd, unsafe { raw!(sendto, fd, buf, len, flags, addr, addr_len) })
+            })
+        }
         // SAFETY: the application's memory; the kernel checks it.
         Server::Kernel => unsafe { raw!(sendto, fd, buf, len, flags, addr, addr_len) },
         // A connected stream ignores the address. SAFETY: the application's buffer.
@@ -431,6 +459,10 @@ pub(crate) unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> Res
         (!msg.is_null()).then(|| unsafe { ((*msg).msg_name.cast::<sockaddr>().cast_const(), (*msg).msg_namelen) });
     let server = sender_of(fd, name);
     if let Server::Kernel = server {
+        // SAFETY: the application's memory.
+        if let Some(result) = unsafe { sendmsg_fast(fd, msg, flags) } {
+            return result;
+        }
         // SAFETY: the application's memory; the kernel checks it.
         return unsafe { raw!(sendmsg, fd, msg, flags) };
     }
@@ -480,20 +512,44 @@ unsafe fn transmit_message(server: &Server, header: &msghdr, flags: c_int) -> Re
     unsafe { transmit(stream, iovecs(header.msg_iov, header.msg_iovlen)?, flags) }
 }
 
+/// sendmsg() with MSG_FASTOPEN on a socket that has not connected; `None`: it is no such thing, or not ours.
+///
+/// # Safety
+/// `msg` is null or the application's.
+unsafe fn sendmsg_fast(fd: c_int, msg: *const msghdr, flags: c_int) -> Option<Result<isize>> {
+    if flags & libc::MSG_FASTOPEN == 0 || msg.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let header = unsafe { &*msg };
+    // SAFETY: the application's array.
+    let iov = unsafe { iovecs(header.msg_iov, header.msg_iovlen) }.ok()?;
+    // SAFETY: the application's buffers and address.
+    unsafe { super::fast_open::send(fd, iov, flags, header.msg_name.cast(), header.msg_namelen) }
+}
+
 /// send in all its forms.
 ///
 /// # Safety
 /// The buffers are readable.
 unsafe fn transmit(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize> {
-    if flags & (MSG_OOB | libc::MSG_FASTOPEN) != 0 {
-        return Err(EOPNOTSUPP);
+    // SAFETY: the same contract.
+    unsafe { transmit_from(stream, iov, flags, 0) }
+}
+
+/// As [`transmit`], when the first `sent` bytes have gone.
+///
+/// # Safety
+/// The buffers are readable.
+pub(super) unsafe fn transmit_from(stream: &Stream, iov: &[iovec], flags: c_int, mut sent: usize) -> Result<isize> {
+    if flags & libc::MSG_FASTOPEN != 0 {
+        return Err(libc::EISCONN);
     }
     let wanted = iov.iter().map(|v| v.iov_len).fold(0, usize::saturating_add).min(COUNT_MAX);
-    let mut sent = 0usize;
     let mut step = |guard: &mut Guard<'_>, now: Instant| {
         note_more(stream, guard, now, flags & MSG_MORE != 0);
         // SAFETY: the caller's promise.
-        match unsafe { transmit_step(stream, guard, now, iov, sent) } {
+        match unsafe { transmit_step(stream, guard, now, iov, sent, flags) } {
             Ok(n) => {
                 sent += n;
                 if sent < wanted { Err(EAGAIN) } else { Ok(sent) }
@@ -536,6 +592,7 @@ unsafe fn transmit_step(
     now: Instant,
     iov: &[iovec],
     from: usize,
+    flags: c_int,
 ) -> Result<usize> {
     let (mut skip, mut total) = (from, 0usize);
     for v in iov {
@@ -551,7 +608,11 @@ unsafe fn transmit_step(
             // SAFETY: the caller's promise; `start + len` is within the buffer.
             unsafe { core::slice::from_raw_parts(v.iov_base.cast::<u8>().add(start), len) }
         };
-        match guard.send(now, stream.id, data) {
+        let step = match flags & MSG_OOB {
+            0 => guard.send(now, stream.id, data),
+            _ => guard.send_urgent(now, stream.id, data),
+        };
+        match step {
             Ok(n) => {
                 total += n;
                 if n < len {

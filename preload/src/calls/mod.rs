@@ -3,6 +3,7 @@
 
 pub(crate) mod datagram;
 pub(crate) mod epoll;
+mod fast_open;
 pub(crate) mod fd;
 pub(crate) mod io;
 pub(crate) mod poll;

@@ -16,8 +16,9 @@ use libc::{POLLIN, c_int, c_void, pollfd, sockaddr, socklen_t};
 use sidestep_stack::addr::{Endpoint, Ip};
 use sidestep_stack::arena::Proto;
 use sidestep_stack::ip::tables::RouteVerdict;
-use sidestep_stack::runtime::{Stack, now};
-use sidestep_stack::socket::{Errno, Family, How};
+use sidestep_stack::runtime::{Guard, Stack, now};
+use sidestep_stack::socket::{Errno, Family, How, SocketId};
+use sidestep_stack::time::Instant;
 
 const KIND_MASK: c_int = 0xf;
 
@@ -230,10 +231,14 @@ pub(crate) unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -
     }
     if entry.kind() == Kind::Fresh
         && let Some(remote) = remote
-        && let Some((stack, local)) = route(fd, entry, remote)
-        && let Some(result) = connect_user(fd, entry, stack, local, remote)
+        && let Some(opened) =
+            begin_user(fd, entry, remote, |guard, now, id, local| guard.connect(now, id, local, remote))
     {
-        return result;
+        return match (opened.is_connected, opened.nonblocking) {
+            (true, _) => Ok(0), // the SYN waits for the first write (TCP_FASTOPEN_CONNECT)
+            (_, true) => Err(EINPROGRESS),
+            _ => finish_connect(&opened.stream, opened.timeout_us),
+        };
     }
     // SAFETY: as above; the kernel checks it.
     let result = unsafe { raw!(connect, fd, addr, len) };
@@ -273,19 +278,29 @@ fn route(fd: c_int, entry: Entry, remote: Endpoint) -> Option<(&'static Stack, O
     Some((stack, bound.map(|ip| Endpoint::new(ip, 0))))
 }
 
-/// Connects in user mode. `None`: the stack could not begin, the kernel may.
-fn connect_user(
+/// A connection that was begun in user mode.
+pub(super) struct Opened {
+    pub(super) stream: Stream,
+    pub(super) nonblocking: bool,
+    /// SO_SNDTIMEO, which bounds connect() as well.
+    pub(super) timeout_us: u64,
+    is_connected: bool,
+}
+
+/// Begins to connect in user mode, with whichever call of the engine `begin` makes. `None`: the stack could not begin, or the
+/// way is not its own; the kernel may.
+pub(super) fn begin_user(
     fd: c_int,
     entry: Entry,
-    stack: &'static Stack,
-    local: Option<Endpoint>,
     remote: Endpoint,
-) -> Option<Result<isize>> {
+    mut begin: impl FnMut(&mut Guard<'_>, Instant, SocketId, Option<Endpoint>) -> core::result::Result<(), Errno>,
+) -> Option<Opened> {
+    let (stack, local) = route(fd, entry, remote)?;
     let nonblocking = sys::file_flags(fd).ok()? & O_NONBLOCK != 0;
     let is_v6 = entry.index() as c_int == AF_INET6;
     let settings = options::of_shadow(fd);
     let interest = interest::take_if_single(fd).ok()?;
-    let id = {
+    let (id, is_connected) = {
         let now = now();
         let mut guard = stack.lock();
         guard.poll(now); // a stack that is new has no frames yet
@@ -293,12 +308,12 @@ fn connect_user(
         let id = guard.open_stream(family, false, attach::process()).ok()?;
         let _ = guard.set_nonblocking(id, nonblocking);
         options::apply(&mut guard, now, id, &settings);
-        let mut started = guard.connect(now, id, local, remote);
+        let mut started = begin(&mut guard, now, id, local);
         if started == Err(Errno::EADDRNOTAVAIL) {
             drop(guard);
             attach::more_ports(stack);
             guard = stack.lock();
-            started = guard.connect(now, id, local, remote);
+            started = begin(&mut guard, now, id, local);
         }
         if !matches!(started, Ok(()) | Err(Errno::EINPROGRESS)) {
             let _ = guard.release(now, id, attach::process());
@@ -306,7 +321,7 @@ fn connect_user(
             return None;
         }
         guard.flush(now);
-        id
+        (id, started.is_ok())
     };
     let facts = local::of(id.index)?;
     facts.begin(id, Flag::Shadow as u32 | if is_v6 { Flag::V6 as u32 } else { 0 });
@@ -317,10 +332,10 @@ fn connect_user(
     if let Some(interest) = interest {
         crate::epoll::adopt_stream(fd, &stream, &interest);
     }
-    Some(if nonblocking { Err(EINPROGRESS) } else { finish_connect(&stream, settings.send_timeout_us) })
+    Some(Opened { stream, nonblocking, timeout_us: settings.send_timeout_us, is_connected })
 }
 
-fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> {
+pub(super) fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> {
     let wait = Wait { timeout_us, also: None };
     let connected =
         block(stream.stack, stream.id, wait, |guard, now| match guard.connect_status(now, stream.id).map_err(number) {

@@ -152,3 +152,25 @@ impl Layout {
 }
 
 const _: () = assert!(size_of::<Header>() >= PAGE, "Arena::map looks at the first page before it knows the size");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection costs, all told: its record, its socket, its watch in an epoll set, and its share of the
+    /// tables that all have in common. It holds no frame.
+    #[test]
+    fn an_idle_connection_fits_in_a_kibibyte() {
+        let parts = [
+            ("Tcb (flow chain and timer links included)", size_of::<Tcb>()),
+            ("Socket", size_of::<Socket>()),
+            ("EpollItem", size_of::<EpollItem>()),
+            ("flow table", (FLOW_BUCKETS * size_of::<u32>()).div_ceil(CONNS)),
+            ("engine (timer wheel, rings, tables)", size_of::<StackState>().div_ceil(CONNS)),
+        ];
+        parts.iter().for_each(|(name, bytes)| println!("{bytes:5} {name}"));
+        let total: usize = parts.iter().map(|(_, bytes)| bytes).sum();
+        println!("{total:5} in all");
+        assert!(total <= 1024, "{total}");
+    }
+}

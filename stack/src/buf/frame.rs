@@ -41,6 +41,18 @@ pub struct FrameMeta {
     pub resent_prev: FrameId,
 }
 
+impl FrameMeta {
+    /// Of a received frame that begins a stretch out of order: the last frame of the stretch. The word is the sender's,
+    /// who has no use for it in a received frame.
+    pub fn run_last(&self) -> FrameId {
+        self.first_sent_at
+    }
+
+    pub fn set_run_last(&mut self, id: FrameId) {
+        self.first_sent_at = id;
+    }
+}
+
 /// What others may need to know of a frame: the completion ring is shared by all stacks of a queue, so whoever
 /// finds a completion there must be able to give the frame back to its owner without the owner's lock.
 #[derive(Default, Debug)]

@@ -5,13 +5,16 @@
 //! - `state.rs`: what of a stack lives in shared memory, and how it starts;
 //! - `receive.rs`: a frame's way to its connection or listener;
 //! - `connections.rs`: what becomes of connections: events, lists, timers, the end; `flows.rs`: finding them;
+//! - `challenges.rs`: how many answers to what may be forged; `destinations.rs`: what is remembered of peers;
 //! - `time_waits.rs`: the records of those that closed first;
 //! - `device.rs`: the device changes under live connections;
 //! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection;
 //! - `farewell.rs`: RSTs for the peers of a stack that has to start over.
 
+mod challenges;
 mod connections;
 mod control;
+mod destinations;
 mod device;
 mod farewell;
 mod flows;
@@ -40,7 +43,7 @@ pub use transmit::TxFrame;
 macro_rules! context {
     ($engine:expr, $now:expr) => {
         $crate::tcp::Context {
-            now: $now,
+            now: $engine.state.clock.read($now),
             frames: &mut $engine.frames,
             counters: &mut $engine.state.counters,
             tunables: &$engine.state.tunables,

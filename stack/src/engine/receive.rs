@@ -97,8 +97,8 @@ impl Engine<'_> {
     fn handle_segment(&mut self, now: Instant, origin: &Origin, seg: &Segment, frame: FrameId) -> Result<Fate, Drop> {
         match self.lookup(&origin.flow) {
             Some(Entry::Connection(conn)) => self.arrive_at_connection(now, conn, origin, seg, frame),
-            Some(Entry::TimeWait(index)) => self.arrive_at_time_wait(now, index, origin, seg),
-            None => self.arrive_at_listener(now, origin, seg, None),
+            Some(Entry::TimeWait(index)) => self.arrive_at_time_wait(now, index, origin, seg, frame),
+            None => self.arrive_at_listener(now, origin, seg, frame, None),
         }
     }
 
@@ -117,18 +117,23 @@ impl Engine<'_> {
         }
         link.rx_queue = origin.queue;
         if link.queue == QUEUE_SYN && !seg.has(Flags::RST) && seg.has(Flags::ACK) {
-            let listener = link.listener;
-            if self.sockets[listener].is_accept_queue_full() {
-                return Err(Drop::AcceptQueueFull); // As Linux does: the SYN-ACK comes again, and so does this one.
-            }
+            self.admit_last_ack(now, conn, origin, seg)?;
         }
         let arrival = self.conns[conn].arrive(&mut context!(self, now), seg, frame);
         self.after(now, conn, arrival);
         Ok(Fate::Taken)
     }
 
-    fn arrive_at_time_wait(&mut self, now: Instant, index: u32, origin: &Origin, seg: &Segment) -> Result<Fate, Drop> {
-        match self.time_waits[index].arrive(now, &self.state.tunables, seg) {
+    fn arrive_at_time_wait(
+        &mut self,
+        now: Instant,
+        index: u32,
+        origin: &Origin,
+        seg: &Segment,
+        frame: FrameId,
+    ) -> Result<Fate, Drop> {
+        let at = self.state.clock.read(now);
+        match self.time_waits[index].arrive(at, &self.state.tunables, seg) {
             TimeWaitVerdict::Drop => Ok(Fate::Done),
             TimeWaitVerdict::Ack(control) => {
                 self.reply(&origin.flow, origin.hop, origin.queue, &control);
@@ -137,7 +142,7 @@ impl Engine<'_> {
             TimeWaitVerdict::Reuse { iss_above } => {
                 self.state.counters.time_wait_reused += 1;
                 self.end_time_wait(index);
-                self.arrive_at_listener(now, origin, seg, Some(iss_above))
+                self.arrive_at_listener(now, origin, seg, frame, Some(iss_above))
             }
             TimeWaitVerdict::Gone => {
                 self.end_time_wait(index);
@@ -152,6 +157,7 @@ impl Engine<'_> {
         now: Instant,
         origin: &Origin,
         seg: &Segment,
+        frame: FrameId,
         iss_above: Option<u32>,
     ) -> Result<Fate, Drop> {
         if !ip::is_possible_source(&origin.flow.remote.ip) {
@@ -166,8 +172,11 @@ impl Engine<'_> {
             return Err(Drop::NoSocket);
         };
         match arrive_at_listen(seg) {
-            ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, iss_above),
+            ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, frame, iss_above),
             ListenVerdict::Reset(reset) => {
+                if let Some(fate) = self.arrive_cookie(now, listener, origin, seg, frame)? {
+                    return Ok(fate);
+                }
                 self.reply_reset(origin, &reset);
                 Err(Drop::NoSocket)
             }
@@ -184,15 +193,23 @@ impl Engine<'_> {
             return self.handle_datagram_error(&error);
         }
         let Some(Entry::Connection(conn)) = self.lookup(&error.flow) else { return Err(Drop::IcmpNoFlow) };
+        let is_v4 = error.flow.remote.ip.is_v4();
         let kind = match error.kind {
             icmp::Kind::NetUnreachable => IcmpKind::NetUnreachable,
             icmp::Kind::HostUnreachable => IcmpKind::HostUnreachable,
             icmp::Kind::PortUnreachable => IcmpKind::PortUnreachable,
-            icmp::Kind::ProtocolUnreachable => IcmpKind::ProtocolUnreachable,
+            icmp::Kind::ProtocolUnreachable if is_v4 => IcmpKind::ProtocolUnreachable,
             icmp::Kind::TooBig { mtu } => IcmpKind::TooBig { mtu },
-            icmp::Kind::Prohibited | icmp::Kind::TimeExceeded | icmp::Kind::ParameterProblem => IcmpKind::Other,
+            icmp::Kind::Prohibited if !is_v4 => IcmpKind::Prohibited,
+            icmp::Kind::Prohibited | icmp::Kind::TimeExceeded => IcmpKind::HostUnreachable,
+            icmp::Kind::ProtocolUnreachable | icmp::Kind::ParameterProblem => IcmpKind::ParameterProblem,
         };
+        let before = self.conns[conn].path_mtu();
         let arrival = self.conns[conn].handle_icmp(&mut context!(self, now), kind, Seq(error.seq));
+        let mtu = self.conns[conn].path_mtu();
+        if mtu < before {
+            self.state.destinations.note_path_mtu(&error.flow.remote.ip, mtu, now);
+        }
         self.after(now, conn, arrival);
         Ok(Fate::Done)
     }

@@ -1,12 +1,14 @@
 //! What of a stack lives in shared memory besides its slabs: fixed size, valid when zeroed, usable after `init`.
 
+use super::challenges::ChallengeBudget;
 use super::control::ControlRing;
+use super::destinations::Destinations;
 use crate::addr::Mac;
 use crate::buf::FreeList;
 use crate::counters::Counters;
 use crate::ip::tables::NetTables;
 use crate::slab::{NONE, SlabState};
-use crate::socket::{LISTENER_BUCKETS, PortBlocks};
+use crate::socket::{EarlyCount, LISTENER_BUCKETS, PortBlocks};
 use crate::time::Instant;
 use crate::timer_wheel::TimerWheel;
 use crate::tunables::Tunables;
@@ -65,6 +67,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) tunables: Tunables,
     pub(crate) counters: Counters,
+    pub(crate) clock: Clock,
     /// Connections that may have something to send, and those that wait for a neighbour's MAC.
     pub(crate) transmit: Queue,
     pub(crate) waiting: Queue,
@@ -95,6 +98,9 @@ pub(crate) struct Core {
     pub(crate) identification: u16,
     pub(crate) wheel: TimerWheel,
     pub(crate) net: NetTables,
+    pub(crate) early: EarlyCount,
+    pub(crate) challenges: ChallengeBudget,
+    pub(crate) destinations: Destinations,
 }
 
 impl StackState {
@@ -118,6 +124,7 @@ impl Default for Core {
             config: Config::default(),
             tunables: Tunables::default(),
             counters: Counters::default(),
+            clock: Clock::default(),
             transmit: Queue::EMPTY,
             waiting: Queue::EMPTY,
             waiting_until: Instant::ZERO,
@@ -137,6 +144,9 @@ impl Default for Core {
             identification: 0,
             wheel: TimerWheel::default(),
             net: NetTables::default(),
+            early: EarlyCount::default(),
+            challenges: ChallengeBudget::default(),
+            destinations: Destinations::default(),
         }
     }
 }
@@ -166,7 +176,25 @@ impl Core {
         self.control = ControlRing::default();
         self.mailboxes = [NONE; PORT_BUCKETS];
         self.datagrams = SendQueue::EMPTY;
+        self.early = EarlyCount::default();
+        self.destinations = Destinations::default();
         self.wheel.clear();
+    }
+}
+
+/// The stack's time: that of its callers, but it never goes back. One caller may read the clock, wait for the lock, and
+/// come after another who read it later; a timestamp of its (RFC 7323 §4) would then be older than the last one sent, and
+/// the peer would take the segment for an old duplicate.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// What time it is, for a caller who thinks that it is `now`.
+    #[inline]
+    pub(crate) fn read(&mut self, now: Instant) -> Instant {
+        self.0 = self.0.max(now);
+        self.0
     }
 }
 

@@ -78,6 +78,7 @@ impl Engine<'_> {
                 if self.frames.free_count() == 0 && self.conns[conn].wants_transmit() {
                     return None; // It has its turn when frames come back.
                 }
+                self.arm_timer(now, conn); // It may have put off what it wanted to send.
                 self.pop_transmit();
                 self.arm_timer(now, conn); // It may wait for its pace, or for the ring.
                 continue;

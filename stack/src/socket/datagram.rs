@@ -107,32 +107,35 @@ impl Engine<'_> {
         if error.is_set() {
             return Err(error);
         }
-        let mailbox = &mut self.sockets[index].mailbox;
-        let frame = mailbox.received.front().ok_or(Errno::EAGAIN)?;
+        let frame = self.first_received(index).ok_or(Errno::EAGAIN)?;
+        let overflows = self.sockets[index].backlog;
         let facts = Facts::take(self.frames.bytes(frame));
-        let taken = take(&Datagram { facts, payload: self.frames.payload(frame), overflows: mailbox.overflows });
-        if !peek && let Some(frame) = mailbox.received.pop_front(&mut self.frames) {
+        let taken = take(&Datagram { facts, payload: self.frames.payload(frame), overflows });
+        if !peek && let Some(frame) = self.pop_received(index) {
             self.frames.release(frame);
         }
         Ok(taken)
     }
 
+    fn first_received(&self, index: u32) -> Option<u32> {
+        Some(self.sockets[index].accept_queue.head).filter(|head| *head != NONE)
+    }
+
     /// FIONREAD: bytes of the next datagram, 0 without one.
     pub fn next_datagram_len(&self, s: SocketId) -> Result<Option<u32>, Errno> {
         let index = self.datagram_slot(s)?;
-        let front = self.sockets[index].mailbox.received.front();
-        Ok(front.map(|frame| u32::from(self.frames.meta(frame).len)))
+        Ok(self.first_received(index).map(|frame| u32::from(self.frames.meta(frame).len)))
     }
 
     /// What the socket's receive buffer holds, as SO_MEMINFO would count it.
     pub fn datagram_bytes_held(&self, s: SocketId) -> Result<u32, Errno> {
         let index = self.datagram_slot(s)?;
-        Ok(self.sockets[index].mailbox.received.frames().saturating_mul(FRAME_SIZE as u32))
+        Ok(self.sockets[index].accept_queue.len.saturating_mul(FRAME_SIZE as u32))
     }
 
     /// Datagrams that were lost to a full receive buffer (SO_RXQ_OVFL).
     pub fn datagram_overflows(&self, s: SocketId) -> Result<u32, Errno> {
-        Ok(self.sockets[self.datagram_slot(s)?].mailbox.overflows)
+        Ok(self.sockets[self.datagram_slot(s)?].backlog)
     }
 
     /// shutdown(): as on Linux nothing is told to anybody; a reader that waits is let go, a sender gets EPIPE.
@@ -183,7 +186,7 @@ impl Engine<'_> {
             ready |= RDHUP | IN | RDNORM;
             ready |= if flags.has(Flags::SEND_SHUT) { HUP } else { 0 };
         }
-        if !socket.mailbox.received.is_empty() {
+        if !socket.accept_queue.is_empty() {
             ready |= IN | RDNORM;
         }
         debug_assert!(socket.conn == NONE);

@@ -1,15 +1,12 @@
-//! Listening sockets: where SYNs find them, the SYN queue and the accept queue.
+//! Listening sockets: where SYNs find them, and what accept() takes out of them. How connections get in: `syn_queue.rs`.
 
 use super::table::{Kind, Progress};
 use super::{Errno, Family, ProcId, Socket, SocketId};
 use crate::addr::{Endpoint, Flow, Ip};
-use crate::drops::Drop;
-use crate::engine::{Engine, Fate, Origin, Queue, context, flow_hash};
+use crate::engine::{Engine, Queue, flow_hash};
 use crate::slab::{NONE, Slab};
-use crate::socket::readiness::{IN, RDNORM};
-use crate::tcp::{Options, Tcb, isn, ts_offset};
+use crate::tcp::{Options, Tcb};
 use crate::time::Instant;
-use crate::wire::tcp::Segment;
 
 /// Chains of listeners, by port.
 pub(crate) const LISTENER_BUCKETS: usize = 64;
@@ -18,17 +15,6 @@ pub(crate) const LISTENER_BUCKETS: usize = 64;
 pub(crate) const QUEUE_NONE: u8 = 0;
 pub(crate) const QUEUE_SYN: u8 = 1;
 pub(crate) const QUEUE_ACCEPT: u8 = 2;
-
-/// Half-open connections that even the smallest backlog may have. Linux answers a burst beyond the backlog with SYN
-/// cookies; we keep the connections.
-const SYN_QUEUE_MIN: u32 = 128;
-
-impl Socket {
-    /// Linux lets one more in than the backlog says (`sk_acceptq_is_full`).
-    pub(crate) fn is_accept_queue_full(&self) -> bool {
-        self.accept_queue.len > self.backlog
-    }
-}
 
 fn bucket(port: u16) -> usize {
     usize::from(port) % LISTENER_BUCKETS
@@ -104,59 +90,6 @@ impl Engine<'_> {
         equals().nth(choice)
     }
 
-    /// A SYN for a listener: a new connection in SYN-RECEIVED, in the SYN queue.
-    pub(crate) fn arrive_syn(
-        &mut self,
-        now: Instant,
-        listener: u32,
-        origin: &Origin,
-        seg: &Segment,
-        iss_above: Option<u32>,
-    ) -> Result<Fate, Drop> {
-        let socket = &self.sockets[listener];
-        if socket.is_accept_queue_full() {
-            return Err(Drop::AcceptQueueFull);
-        }
-        if socket.syn_queue.len >= socket.backlog.max(SYN_QUEUE_MIN).min(self.state.tunables.syn_backlog) {
-            return Err(Drop::SynBacklogFull);
-        }
-        if self.conns.live() as usize == self.conns.capacity() {
-            return Err(Drop::NoConnectionSlot);
-        }
-        let (flow, options, secret) = (origin.flow, socket.options, self.state.config.isn_secret);
-        let iss = iss_above.unwrap_or_else(|| isn(&secret, &flow, now));
-        let (offset, mss) = (ts_offset(&secret, &flow), self.mss_towards(&flow.remote.ip));
-        let mut tcb = Tcb::accept_syn(&mut context!(self, now), flow, seg, iss, offset, mss, &options);
-        (tcb.link.hop, tcb.link.rx_queue) = (origin.hop, origin.queue);
-        (tcb.link.listener, tcb.link.queue) = (listener, QUEUE_SYN);
-        let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
-        push(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
-        Ok(Fate::Done)
-    }
-
-    /// A connection completed its handshake. One of a listener moves to the accept queue, and the listener is ready.
-    pub(crate) fn connected(&mut self, conn: u32) {
-        let link = &mut self.conns[conn].link;
-        if link.queue != QUEUE_SYN {
-            return;
-        }
-        link.queue = QUEUE_ACCEPT;
-        let listener = link.listener;
-        unlink(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
-        push(&mut self.sockets[listener].accept_queue, &mut self.conns, conn);
-        self.announce(listener, IN | RDNORM);
-    }
-
-    /// A connection ended before its handshake did.
-    pub(crate) fn leave_syn_queue(&mut self, conn: u32) {
-        let link = &mut self.conns[conn].link;
-        if link.queue == QUEUE_SYN {
-            (link.queue, link.orphan) = (QUEUE_NONE, true);
-            let listener = core::mem::replace(&mut link.listener, NONE);
-            unlink(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
-        }
-    }
-
     /// accept(): the oldest connection that waits, and its peer. One that was reset meanwhile is handed out too: the
     /// first call on it tells, as on Linux.
     pub fn accept(&mut self, now: Instant, s: SocketId, holder: ProcId) -> Result<(SocketId, Endpoint), Errno> {
@@ -218,6 +151,13 @@ impl Engine<'_> {
         }
     }
 
+    /// A new connection starts with what its path is known to carry.
+    pub(super) fn limit_path_of(&self, now: Instant, tcb: &mut Tcb) {
+        if let Some(mtu) = self.state.destinations.path_mtu(&tcb.flow().remote.ip, now) {
+            tcb.limit_path(u32::from(mtu));
+        }
+    }
+
     /// What a segment to or from this address may carry on our device.
     pub(crate) fn mss_towards(&self, remote: &Ip) -> u16 {
         let headers = crate::ip::header_len(remote) as u16 + 20;
@@ -228,7 +168,7 @@ impl Engine<'_> {
 /// A received packet lies in one frame, behind XDP's headroom (256), an Ethernet header and two VLAN tags.
 const PACKET_MAX: u16 = (crate::buf::FRAME_SIZE - 256 - 14 - 8) as u16;
 
-fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
+pub(super) fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     let link = &mut conns[conn].link;
     (link.queue_prev, link.queue_next) = (queue.tail, NONE);
     match queue.tail {
@@ -239,7 +179,7 @@ fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     queue.len += 1;
 }
 
-fn unlink(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
+pub(super) fn unlink(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     let link = &mut conns[conn].link;
     let (prev, next) = (link.queue_prev, link.queue_next);
     (link.queue_prev, link.queue_next) = (NONE, NONE);

@@ -1,11 +1,12 @@
 //! Socket options, by name and as the `int` that setsockopt and getsockopt carry.
 
-use super::{Errno, SocketId};
+use super::{Errno, SocketId, fast_open};
 use crate::engine::{Engine, context};
 use crate::ip::ecn;
 use crate::slab::NONE;
 use crate::tcp::{self, Algorithm, State, Tcb};
-use crate::time::Instant;
+use crate::time::{Instant, MS};
+use crate::tunables::Tunables;
 
 /// The options that the engine itself minds. All others are the shadow socket's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,19 @@ pub enum SocketOption {
     ReceiveBuffer,
     /// SO_RCVLOWAT.
     ReceiveLowat,
+    /// SO_OOBINLINE: 0 or 1.
+    OobInline,
+    /// TCP_WINDOW_CLAMP, TCP_NOTSENT_LOWAT, in bytes; 0 is none, and the sysctl's.
+    WindowClamp,
+    NotSentLowat,
+    /// TCP_FASTOPEN of a listener: how many connections may be early.
+    FastOpen,
+    /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE: 0 or 1.
+    FastOpenConnect,
+    FastOpenNoCookie,
+    /// TCP_DEFER_ACCEPT, in seconds; TCP_SYNCNT.
+    DeferAccept,
+    SynCount,
     /// Not kept: setting it acknowledges at once; it tells whether acknowledgements wait for data.
     QuickAck,
     /// IP_TOS and IPV6_TCLASS, one octet; its two low bits are the transport's.
@@ -45,14 +59,16 @@ const MSS_MIN: i32 = 88;
 const MSS_MAX: i32 = 32_767;
 const SNDBUF_MIN: u32 = 4_608;
 const RCVBUF_MIN: u32 = 2_304;
-const BUFFER_MAX: u32 = 64 << 20;
+const FIN_TIMEOUT_MAX_MS: u32 = 120_000;
+const RTO_MAX_S: u32 = 120;
 
 fn checked(value: i32, min: i32, max: i32) -> Result<u32, Errno> {
     if (min..=max).contains(&value) { Ok(value as u32) } else { Err(Errno::EINVAL) }
 }
 
-fn buffer(value: i32, min: u32) -> u32 {
-    (value.clamp(0, (BUFFER_MAX / 2) as i32) as u32 * 2).max(min)
+/// Linux reads the number as unsigned: a negative one is the most.
+fn buffer(value: i32, min: u32, max: u32) -> u32 {
+    (value as u32).min(max).min(i32::MAX as u32 / 2).saturating_mul(2).max(min)
 }
 
 impl Engine<'_> {
@@ -63,8 +79,17 @@ impl Engine<'_> {
             self.sockets[index].rcvlowat = value.max(1) as u32;
             return Ok(());
         }
+        if option == SocketOption::WindowClamp && value == 0 && self.sockets[index].conn != NONE {
+            return Err(Errno::EINVAL);
+        }
+        match option {
+            SocketOption::FastOpen => return self.set_fast_open_queue(s, value),
+            SocketOption::FastOpenConnect => return self.set_fast_open_flag(index, fast_open::ON_CONNECT, value),
+            SocketOption::FastOpenNoCookie => return self.set_fast_open_flag(index, fast_open::NO_COOKIE, value),
+            _ => {}
+        }
         let mut options = self.sockets[index].options;
-        set(&mut options, option, value)?;
+        set(&mut options, &self.state.tunables, option, value)?;
         self.sockets[index].options = options;
         let conn = self.sockets[index].conn;
         if conn == NONE {
@@ -75,10 +100,11 @@ impl Engine<'_> {
             SocketOption::NoDelay => tcb.set_nodelay(value != 0),
             SocketOption::Cork => tcb.set_cork(value != 0),
             SocketOption::KeepAlive => tcb.set_keepalive(&mut context!(self, now), value != 0),
-            SocketOption::ReceiveBuffer => tcb.set_receive_buffer(buffer(value, RCVBUF_MIN)),
+            SocketOption::ReceiveBuffer => tcb.set_receive_buffer(options.rcvbuf_bytes),
+            SocketOption::WindowClamp => tcb.clamp_window(options.window_clamp_bytes),
             SocketOption::QuickAck if value != 0 => tcb.acknowledge_now(),
             SocketOption::QuickAck => {}
-            _ => set(tcb.options_mut(), option, value)?,
+            _ => set(tcb.options_mut(), &self.state.tunables, option, value)?,
         }
         if matches!(option, SocketOption::KeepIdle | SocketOption::KeepInterval) && self.conns[conn].options().keepalive
         {
@@ -103,11 +129,22 @@ impl Engine<'_> {
             SocketOption::KeepInterval => options.keepalive_intvl_ms / 1000,
             SocketOption::KeepCount => u32::from(options.keepalive_probes),
             SocketOption::UserTimeout => options.user_timeout_ms,
+            SocketOption::FinTimeout if options.fin_timeout_ms == tcp::Options::NO_FIN_WAIT => return Ok(-1),
             SocketOption::FinTimeout => options.fin_timeout_ms / 1000,
+            SocketOption::DeferAccept => seconds_of(options.defer_accept),
+            SocketOption::SynCount if options.syn_retries == 0 => self.state.tunables.syn_retries,
+            SocketOption::SynCount => u32::from(options.syn_retries),
             SocketOption::MaxSegment => conn.map_or(u32::from(options.mss_clamp), |c| c.info(Instant::ZERO).snd_mss),
             SocketOption::SendBuffer => options.sndbuf_bytes,
             SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
             SocketOption::ReceiveLowat => socket.rcvlowat,
+            SocketOption::OobInline => u32::from(options.oob_inline),
+            SocketOption::WindowClamp => options.window_clamp_bytes,
+            SocketOption::NotSentLowat if options.notsent_lowat_bytes == self.state.tunables.notsent_lowat_bytes => 0,
+            SocketOption::NotSentLowat => options.notsent_lowat_bytes,
+            SocketOption::FastOpen => u32::from(socket.fast_open_qlen),
+            SocketOption::FastOpenConnect => u32::from(socket.fast_open & fast_open::ON_CONNECT != 0),
+            SocketOption::FastOpenNoCookie => u32::from(socket.fast_open & fast_open::NO_COOKIE != 0),
             SocketOption::QuickAck => conn.is_none_or(Tcb::acknowledges_quickly).into(),
             SocketOption::Tos | SocketOption::TrafficClass => u32::from(options.tos),
             SocketOption::Ttl | SocketOption::HopLimit if options.ttl == 0 => self.state.tunables.ttl,
@@ -178,8 +215,17 @@ impl Engine<'_> {
     }
 }
 
+/// TCP_DEFER_ACCEPT counts in seconds, and means SYN-ACKs: as many as go in that time, doubling from one second.
+fn retransmits_in(seconds: i32) -> u8 {
+    (1..=255u8).find(|n| seconds_of(*n) >= seconds.max(0) as u32).filter(|_| seconds > 0).unwrap_or(0)
+}
+
+fn seconds_of(retransmits: u8) -> u32 {
+    (0..u32::from(retransmits)).map(|n| (1 << n.min(7)).min(RTO_MAX_S)).sum()
+}
+
 /// Linux's ranges.
-fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(), Errno> {
+fn set(options: &mut tcp::Options, tunables: &Tunables, option: SocketOption, value: i32) -> Result<(), Errno> {
     match option {
         SocketOption::NoDelay => options.nodelay = value != 0,
         SocketOption::Cork => options.cork = value != 0,
@@ -188,12 +234,30 @@ fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(
         SocketOption::KeepInterval => options.keepalive_intvl_ms = checked(value, 1, KEEPALIVE_MAX_S)? * 1000,
         SocketOption::KeepCount => options.keepalive_probes = checked(value, 1, KEEPALIVE_COUNT_MAX)? as u8,
         SocketOption::UserTimeout => options.user_timeout_ms = checked(value, 0, i32::MAX)?,
-        // Negative means: none at all. Zero and more than two minutes: the default.
-        SocketOption::FinTimeout => options.fin_timeout_ms = value.clamp(0, 120) as u32 * 1000,
+        SocketOption::FinTimeout => {
+            options.fin_timeout_ms = match checked(value, 1, 120) {
+                Ok(seconds) => seconds * 1000,
+                Err(_) if value < 0 => tcp::Options::NO_FIN_WAIT,
+                Err(_) => (tunables.fin_timeout_us / MS).min(u64::from(FIN_TIMEOUT_MAX_MS)) as u32,
+            }
+        }
+        SocketOption::DeferAccept => options.defer_accept = retransmits_in(value),
+        SocketOption::SynCount => options.syn_retries = checked(value, 1, 127)? as u8,
         SocketOption::MaxSegment if value == 0 => options.mss_clamp = 0,
         SocketOption::MaxSegment => options.mss_clamp = checked(value, MSS_MIN, MSS_MAX)? as u16,
-        SocketOption::SendBuffer => options.sndbuf_bytes = buffer(value, SNDBUF_MIN),
-        SocketOption::ReceiveBuffer => options.rcvbuf_bytes = buffer(value, RCVBUF_MIN),
+        SocketOption::SendBuffer => {
+            options.sndbuf_bytes = buffer(value, SNDBUF_MIN, tunables.wmem_max_bytes);
+            options.sndbuf_locked = true;
+        }
+        SocketOption::ReceiveBuffer => {
+            options.rcvbuf_bytes = buffer(value, RCVBUF_MIN, tunables.rmem_max_bytes);
+            options.rcvbuf_locked = true;
+        }
+        SocketOption::OobInline => options.oob_inline = value != 0,
+        SocketOption::WindowClamp if value == 0 => options.window_clamp_bytes = 0,
+        SocketOption::WindowClamp => options.window_clamp_bytes = (value as u32).max(RCVBUF_MIN / 2),
+        SocketOption::NotSentLowat if value == 0 => options.notsent_lowat_bytes = tunables.notsent_lowat_bytes,
+        SocketOption::NotSentLowat => options.notsent_lowat_bytes = value as u32,
         // Linux takes the low octet of whatever it is given.
         SocketOption::Tos => options.tos = value as u8 & !ecn::MASK,
         SocketOption::TrafficClass if value == -1 => options.tos = 0,
@@ -203,7 +267,11 @@ fn set(options: &mut tcp::Options, option: SocketOption, value: i32) -> Result<(
         // Zero hops would be allowed, and reach nobody; it is the default here.
         SocketOption::HopLimit if value == -1 => options.ttl = 0,
         SocketOption::HopLimit => options.ttl = checked(value, 0, 255)? as u8,
-        SocketOption::ReceiveLowat | SocketOption::QuickAck => {}
+        SocketOption::ReceiveLowat
+        | SocketOption::QuickAck
+        | SocketOption::FastOpen
+        | SocketOption::FastOpenConnect
+        | SocketOption::FastOpenNoCookie => {}
     }
     Ok(())
 }

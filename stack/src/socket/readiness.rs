@@ -64,15 +64,20 @@ impl Engine<'_> {
         if no_more_in {
             ready |= READABLE | RDHUP;
         }
-        if !matches!(state, State::SynSent | State::SynReceived) {
+        if !matches!(state, State::SynSent | State::SynReceived) || tcb.is_early() || tcb.is_deferred() {
             let available = tcb.available();
             // When frames are few, more may never fit: then any is enough.
-            if available >= socket.rcvlowat.max(1) || available > 0 && self.frames.allowance() != u32::MAX {
+            if available >= tcb.needed_for(socket.rcvlowat.max(1))
+                || available > 0 && self.frames.allowance() != u32::MAX
+            {
                 ready |= READABLE;
             }
             if no_more_out || tcb.is_writable(&self.frames) {
                 ready |= WRITABLE;
             }
+        }
+        if tcb.has_urgent_octet() {
+            ready |= PRI;
         }
         if socket.error.is_set() || tcb.error().is_some() {
             ready |= ERR;
@@ -95,9 +100,13 @@ impl Engine<'_> {
     /// The socket is told when there is room. No acknowledgement will tell one that has nothing under way: what it waits
     /// for is frames.
     pub(crate) fn want_room(&mut self, index: u32) {
-        self.sockets[index].wants_room = true;
-        if self.sockets[index].kind == Kind::Datagram {
+        let socket = &mut self.sockets[index];
+        socket.wants_room = true;
+        if socket.kind == Kind::Datagram {
             self.note_datagram_waits();
+        } else if socket.conn != NONE {
+            // It may not know: at the last write there was room, and frames became few since.
+            self.conns[socket.conn].want_room();
         }
         self.state.starved |= self.frames.pressure() == Pressure::Exhausted;
     }
@@ -107,5 +116,6 @@ impl Engine<'_> {
         let socket = &self.sockets[index];
         socket.progress == Progress::Connecting
             && matches!(self.conns[socket.conn].state(), State::SynSent | State::SynReceived)
+            && !self.conns[socket.conn].is_early()
     }
 }

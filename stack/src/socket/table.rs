@@ -105,9 +105,11 @@ pub struct Socket {
     pub(crate) nonblocking: bool,
     /// SO_LINGER is on, with this many seconds.
     pub(crate) lingers: bool,
-    pub(crate) _pad: u8,
+    /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE.
+    pub(crate) fast_open: u8,
     pub(crate) linger_s: u16,
-    pub(crate) _pad2: u16,
+    /// TCP_FASTOPEN of a listener.
+    pub(crate) fast_open_qlen: u16,
     /// The connection of a stream; `NONE` before connect.
     pub(crate) conn: u32,
     /// Bells of those who wait for any change.
@@ -121,11 +123,15 @@ pub struct Socket {
     pub(crate) options: Options,
     /// What it is bound to.
     pub(crate) local: Endpoint,
-    /// Listeners and datagram sockets: the next of the same bucket. Listeners: the two queues.
+    /// Listeners and datagram sockets: the next of the same bucket. Listeners: the two
+    /// queues; in the second a datagram socket has what it received.
     pub(crate) listener_next: u32,
+    /// Of datagram sockets: the datagrams that found no room (SO_RXQ_OVFL).
     pub(crate) backlog: u32,
     pub(crate) syn_queue: Queue,
     pub(crate) accept_queue: Queue,
+    /// Until when acknowledgements may bring a SYN cookie back.
+    pub(crate) cookies_until: Instant,
     /// Datagram sockets: the protocol's half.
     pub(crate) mailbox: Mailbox,
 }
@@ -146,9 +152,9 @@ impl Socket {
             wants_room: false,
             nonblocking: false,
             lingers: false,
-            _pad: 0,
+            fast_open: 0,
             linger_s: 0,
-            _pad2: 0,
+            fast_open_qlen: 0,
             conn: NONE,
             waiters: 0,
             items: NONE,
@@ -160,6 +166,7 @@ impl Socket {
             backlog: 0,
             syn_queue: Queue::EMPTY,
             accept_queue: Queue::EMPTY,
+            cookies_until: Instant::ZERO,
             mailbox: Mailbox::EMPTY,
         }
     }

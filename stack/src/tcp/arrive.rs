@@ -38,12 +38,19 @@ const ANSWER_INTERVAL_MS: u32 = 500;
 impl Tcb {
     /// A segment for this connection came; its frame is queued or released, in every case.
     pub fn arrive(&mut self, cx: &mut Context<'_, '_>, seg: &Segment, frame: FrameId) -> Arrival {
-        self.rcv.last_at = cx.now;
+        self.note_segment(cx, seg);
         if self.is_expected(seg) {
             let events = self.arrive_fast(cx, seg, frame);
             return Arrival { events, reply: None };
         }
         self.arrive_slow(cx, seg, frame)
+    }
+
+    #[inline]
+    pub(super) fn note_segment(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
+        self.rcv.last_at = cx.now;
+        self.tally.segs_in = self.tally.segs_in.wrapping_add(1);
+        self.tally.data_segs_in = self.tally.data_segs_in.wrapping_add((seg.payload_len > 0).into());
     }
 
     /// The full procedure, whatever the state.
@@ -80,7 +87,7 @@ impl Tcb {
         frame: FrameId,
     ) -> Result<Events, Stop> {
         let mut events = self.fifth_ack(cx, seg)?;
-        self.sixth_urgent(seg);
+        events |= self.sixth_urgent(cx, seg, frame);
         events |= self.seventh_text(cx, seg, frame)?;
         events |= self.eighth_fin(cx, seg);
         Ok(events)
@@ -171,10 +178,6 @@ impl Tcb {
         changed
     }
 
-    /// Sixth: URG. The pointer is not followed: urgent octets stay in line, where RFC 6093 says they belong, and nobody is
-    /// told (SO_OOBINLINE and SIGURG are not served yet).
-    fn sixth_urgent(&self, _seg: &Segment) {}
-
     /// Seventh: the text. After CLOSE nobody will ever read it: RST (RFC 9293 §3.6.1, and Linux to the letter).
     pub(super) fn seventh_text(
         &mut self,
@@ -235,6 +238,7 @@ impl Tcb {
             }
             Stop::Acknowledge(reason) => {
                 cx.counters.drops.count(reason);
+                self.note_repeated(cx, seg);
                 // Data is answered every time: its sender waits for it. All else might be an echo of our own answers.
                 if seg.payload_len > 0 && !seg.has(Flags::SYN) || self.may_answer(cx) {
                     self.owed.add(Owed::ACK);
@@ -243,13 +247,7 @@ impl Tcb {
             }
             Stop::Challenge(reason) => {
                 cx.counters.drops.count(reason);
-                if self.may_answer(cx) {
-                    cx.counters.challenge_acks += 1;
-                    self.owed.add(Owed::ACK);
-                } else {
-                    cx.counters.drops.count(Drop::ChallengeLimited);
-                }
-                Arrival::default()
+                Arrival { events: self.challenge(cx), reply: None }
             }
             Stop::Refuse(reason) => {
                 cx.counters.drops.count(reason);
@@ -285,6 +283,23 @@ impl Tcb {
         Control { seq, ..self.reset_segment(cx) }
     }
 
+    /// Owes a challenge ACK, if the connection has not just sent one.
+    fn challenge(&mut self, cx: &mut Context<'_, '_>) -> Events {
+        if !self.may_answer(cx) {
+            cx.counters.drops.count(Drop::ChallengeLimited);
+            return Events::NONE;
+        }
+        cx.counters.challenge_acks += 1;
+        let goes_anyway = self.owed.has(Owed::ACK);
+        self.owed.add(Owed::ACK);
+        if goes_anyway { Events::NONE } else { Events::CHALLENGE }
+    }
+
+    /// The challenge ACK that is owed is not sent: the stack as a whole sends too many (RFC 5961 §7).
+    pub fn withdraw_challenge(&mut self) {
+        self.owed.remove(Owed::ACK);
+    }
+
     /// The rate limit of answers to what may be forged or echoed.
     fn may_answer(&mut self, cx: &Context<'_, '_>) -> bool {
         let now = timestamps::ms(cx.now);
@@ -303,7 +318,7 @@ impl Tcb {
                 seq: self.snd.nxt,
                 ack: self.rcv.nxt,
                 flags: Flags::ACK,
-                window: self.rcv.offer_window(cx.frames.allowance()),
+                window: self.rcv.offer_window(cx.frames.allowance(), self.sack),
                 timestamp: self.ts.option(cx.now),
             });
             self.note_ack_sent(false);

@@ -32,6 +32,11 @@ impl Ecn {
         let is_on = if state == State::SynSent { asks } else { policy != 0 };
         Ecn { until: iss, is_on, ..Ecn::default() }
     }
+
+    /// Whether both ends agreed; before the handshake, whether we would.
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
+    }
 }
 
 impl Tcb {

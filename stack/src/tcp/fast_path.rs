@@ -28,6 +28,7 @@ impl Tcb {
             && u32::from(seg.payload_len) <= rcv.window()
             && (seg.payload_len != 0 || seg.ack != snd.una)
             && rcv.is_calm()
+            && !self.urgent.is_awaited()
             && seg.options.sack.is_empty()
             && self.is_calm()
     }

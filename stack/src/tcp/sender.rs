@@ -197,6 +197,25 @@ impl Sender {
         true
     }
 
+    /// Fills the first unsent frame with octets of those behind it, until it carries `size`. False: they do not suffice, or
+    /// there is no frame; what there is may have moved between frames, but not in the order of octets.
+    pub(super) fn fill_first_unsent(&mut self, frames: &mut Frames<'_>, size: u16) -> bool {
+        let first = self.next_unsent;
+        while first != NONE && frames.meta(first).len < size {
+            let missing = size - frames.meta(first).len;
+            let Some(next) = self.queue.next(frames, first) else { return false };
+            let len = frames.meta(next).len;
+            if frames.tail_room(first) < usize::from(missing) || len > missing && !self.split(frames, next, missing) {
+                return false;
+            }
+            frames.append(first, next);
+            self.queue.remove_after(frames, Some(first));
+            self.queue.grew(u32::from(len.min(missing)));
+            frames.release(next);
+        }
+        first != NONE && frames.meta(first).len == size
+    }
+
     /// Forgets all that is queued.
     pub(super) fn forget(&mut self, frames: &mut Frames<'_>) {
         self.queue.clear(frames);
@@ -242,7 +261,8 @@ impl Tcb {
             return n >= snd.max_wnd.div_ceil(2);
         }
         let is_last = snd.fin != Fin::None;
-        is_last || !self.options.cork && (self.options.nodelay || !snd.has_small_in_flight())
+        is_last
+            || !self.options.cork && (self.options.nodelay || !snd.has_small_in_flight() || self.is_sending_urgent())
     }
 
     /// New octets went: whether the window held us back, for as long as this window of data is out (RFC 7661, as Linux's
@@ -279,6 +299,7 @@ impl Tcb {
             self.snd.release_until(cx.frames, ack, cx.now, &mut self.congestion.rate, &mut tally);
             self.snd.una = ack;
             self.snd.bytes_acked += u64::from(tally.acked);
+            self.forget_soft_error();
             self.timers.note_progress();
         }
         // Time has passed: the transmit ring may be empty.
@@ -293,6 +314,9 @@ impl Tcb {
             events |= self.transit(cx, Event::OurFinAcked);
         }
         self.set_timer(cx, &tally);
+        if self.wants_room {
+            self.check_send_buffer(cx);
+        }
         if self.wants_room && self.is_writable(cx.frames) {
             self.wants_room = false;
             events |= Events::WRITABLE;

@@ -172,14 +172,25 @@ impl Tcb {
     }
 
     fn expire_syn(&mut self, cx: &mut Context<'_, '_>) -> Events {
-        let limit = if self.state == State::SynSent { cx.tunables.syn_retries } else { cx.tunables.synack_retries };
+        let limit = match (self.state, self.options.syn_retries) {
+            (State::SynSent, 0) => cx.tunables.syn_retries,
+            (State::SynSent, n) => u32::from(n),
+            _ if self.last_ack_came => cx.tunables.synack_retries.max(self.options.defer_accept.into()),
+            _ => cx.tunables.synack_retries,
+        };
         let stalled = self.note_stalled(cx, self.rto_us(cx));
         let user_timeout_us = u64::from(self.options.user_timeout_ms) * MS;
         if u32::from(self.timers.retransmits) >= limit || user_timeout_us != 0 && stalled >= user_timeout_us {
             return self.give_up(cx);
         }
-        self.back_off(cx);
-        self.owed.add(Owed::SYN);
+        self.fast_open.note_timeout();
+        // While the peer's data is waited for its SYN-ACK rests, until the last one asks for it (as on Linux).
+        let rests = self.last_ack_came && self.timers.retransmits + 1 < self.options.defer_accept;
+        cx.counters.retransmits += u64::from(!rests);
+        self.back_off();
+        if !rests {
+            self.owed.add(Owed::SYN);
+        }
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
     }
@@ -199,8 +210,9 @@ impl Tcb {
             return Events::NONE;
         }
         cx.counters.rto_expiries += 1;
+        self.suspect_black_hole(cx);
         self.recover_on_timeout(cx);
-        self.back_off(cx);
+        self.back_off();
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
     }
@@ -224,6 +236,10 @@ impl Tcb {
             return Events::NONE;
         }
         let stalled = self.note_stalled(cx, 0);
+        // A peer may keep its window shut for ever, but not an orphan: that one ends when probes go as seldom as they ever will.
+        if self.is_orphan() && self.rto_us(cx) >= cx.tunables.rto_max_us {
+            return self.give_up(cx);
+        }
         let limit = if self.is_orphan() { ORPHAN_RETRIES } else { cx.tunables.retries2 };
         let user_timeout_us = u64::from(self.options.user_timeout_ms) * MS;
         if u32::from(self.timers.probes) >= limit || user_timeout_us != 0 && stalled >= user_timeout_us {
@@ -245,10 +261,20 @@ impl Tcb {
         cx.now.since_us(self.timers.stalled_since)
     }
 
-    fn back_off(&mut self, cx: &mut Context<'_, '_>) {
-        cx.counters.retransmits += u64::from(!self.state.is_synchronized());
+    fn back_off(&mut self) {
         self.timers.retransmits = self.timers.retransmits.saturating_add(1);
         self.timers.backoff = self.timers.backoff.saturating_add(1);
+    }
+
+    /// A router said that there is no way just now: the timeout does not show congestion, so the doubling is taken back
+    /// (RFC 6069 §4), and what is at SND.UNA goes again sooner.
+    pub(super) fn revert_backoff(&mut self, cx: &Context<'_, '_>) {
+        let is_waiting = self.timers.retransmit_at.is_set() && self.timers.waiting == Waiting::Acknowledgement;
+        if is_waiting && self.timers.retransmits > 0 && self.timers.backoff > 0 {
+            self.timers.backoff -= 1;
+            let at = self.snd.last_sent_at.after_us(self.rto_us(cx));
+            self.timers.retransmit_at = at.max(cx.now).min(self.timers.retransmit_at);
+        }
     }
 
     /// Nobody answers. A router may have said why.

@@ -5,7 +5,7 @@ use super::tcb::Owed;
 use super::{Context, Outgoing, Seq, State, Tcb};
 use crate::buf::{FrameId, TX_HEADROOM};
 use crate::time::MS;
-use crate::wire::tcp::{self, Flags, Header};
+use crate::wire::tcp::{self, Flags, Header, SackBlocks};
 
 /// When there was no frame to build a segment in, it is tried again after this long.
 const NO_FRAME_RETRY_US: u64 = MS;
@@ -37,6 +37,10 @@ impl Tcb {
         if self.owed.has(Owed::SYN) {
             return self.send_syn(cx);
         }
+        // A full segment has no room for blocks: they go first.
+        if self.owed.has(Owed::ACK) && self.has_sack_news() {
+            return self.send_ack(cx);
+        }
         if self.recovery.owes_probe
             && let Some(probe) = self.send_probe(cx)
         {
@@ -61,11 +65,15 @@ impl Tcb {
             return Some(probe);
         }
         if self.owed.has(Owed::ACK) {
-            let ack = self.send_empty(cx, self.snd.acceptable_seq(), Flags::ACK)?;
-            cx.counters.tx_pure_acks += 1;
-            return Some(ack);
+            return self.send_ack(cx);
         }
         None
+    }
+
+    fn send_ack(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
+        let ack = self.send_empty(cx, self.snd.acceptable_seq(), Flags::ACK)?;
+        cx.counters.tx_pure_acks += 1;
+        Some(ack)
     }
 
     fn may_retransmit(&self) -> bool {
@@ -85,11 +93,22 @@ impl Tcb {
     fn send_syn(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
         let flags = if self.state == State::SynSent { Flags::SYN } else { Flags::SYN | Flags::ACK };
         let flags = flags | self.ecn_of_syn();
-        let segment = self.send_empty(cx, self.syn_seq(), flags)?;
+        let segment = match self.send_syn_data(cx, flags) {
+            Some(segment) => segment,
+            None => self.send_empty(cx, self.syn_seq(), flags)?,
+        };
         self.owed.remove(Owed::SYN);
         self.snd.last_sent_at = cx.now;
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Some(segment)
+    }
+
+    /// A SYN in front of a frame of the send queue.
+    pub(super) fn send_on_syn(&mut self, cx: &mut Context<'_, '_>, id: FrameId, flags: Flags) -> Outgoing {
+        let (payload_off, payload_len) = (cx.frames.meta(id).off, cx.frames.meta(id).len);
+        let seq = self.syn_seq();
+        // A SYN is never sent as one that may be marked (RFC 3168 §6.1.1).
+        self.build(cx, &Content { frame: id, seq, flags, payload_off, payload_len, is_new: false, keep: true })
     }
 
     fn send_again(&mut self, cx: &mut Context<'_, '_>) -> Option<Outgoing> {
@@ -99,7 +118,11 @@ impl Tcb {
             self.timers.arm_retransmit(cx.now, RING_BUSY_RETRY_US);
             return None;
         }
-        if cx.frames.meta(id).len > self.snd.mss && !self.snd.split(cx.frames, id, self.snd.mss) {
+        let len = cx.frames.meta(id).len;
+        if len > self.snd.mss {
+            self.note_probe_lost(len);
+        }
+        if len > self.snd.mss && !self.snd.split(cx.frames, id, self.snd.mss) {
             self.retry_without_frame(cx);
             return None;
         }
@@ -121,6 +144,7 @@ impl Tcb {
     }
 
     pub(super) fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
+        let n = self.prepare_probe(cx, n);
         let id = self.snd.next_unsent()?;
         if u32::from(cx.frames.meta(id).len) > n && !self.snd.split(cx.frames, id, n as u16) {
             self.retry_without_frame(cx);
@@ -155,6 +179,9 @@ impl Tcb {
     /// Sends a frame of the send queue; our FIN rides on the last one.
     fn send_queued(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Outgoing {
         let meta = *cx.frames.meta(id);
+        if meta.transmissions > 1 {
+            self.tally.bytes_retrans += u64::from(meta.len);
+        }
         let end = Seq(meta.seq) + u32::from(meta.len);
         let mut flags = Flags::ACK;
         if end == self.snd.queued_end {
@@ -214,24 +241,36 @@ impl Tcb {
     fn build(&mut self, cx: &mut Context<'_, '_>, content: &Content) -> Outgoing {
         let is_syn = content.flags.has(Flags::SYN);
         let has_ack = content.flags.has(Flags::ACK);
-        let (flags, tos) = self.mark(content.flags, content.is_new);
+        let has_blocks = !is_syn && self.has_sack_news();
+        let urgent = if is_syn { None } else { self.urgent_pointer(content.seq) };
+        let flags = if urgent.is_some() { content.flags | Flags::URG } else { content.flags };
+        let (flags, tos) = self.mark(flags, content.is_new);
         let header = Header {
             local_port: self.flow().local.port,
             remote_port: self.flow().remote.port,
             seq: content.seq,
             ack: if has_ack { self.rcv.nxt } else { Seq(0) },
             flags,
-            window: if is_syn { self.rcv.syn_window() } else { self.rcv.offer_window(cx.frames.allowance()) },
+            urgent: urgent.unwrap_or(0),
+            window: if is_syn {
+                self.rcv.syn_window()
+            } else {
+                self.rcv.offer_window(cx.frames.allowance(), self.sack)
+            },
             mss: is_syn.then_some(self.rcv.own_mss),
             window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
             timestamp: self.ts.option(cx.now),
             sack_permitted: is_syn && self.sack,
+            sack: if has_blocks { self.sack_blocks(cx.frames, content.payload_len) } else { SackBlocks::default() },
+            fast_open: if is_syn { self.fast_open.option(self.timers.retransmits) } else { None },
             ..Header::default()
         };
         let header_len = header.len() as u16;
         let off = content.payload_off - header_len;
         tcp::emit(&header, &mut cx.frames.bytes_mut(content.frame)[off as usize..content.payload_off as usize]);
         cx.counters.tx_segments += 1;
+        self.tally.segs_out = self.tally.segs_out.wrapping_add(1);
+        self.tally.data_segs_out = self.tally.data_segs_out.wrapping_add((content.payload_len > 0).into());
         if has_ack {
             self.note_ack_sent(content.payload_len > 0 || is_syn);
         }

@@ -131,6 +131,18 @@ impl Host {
         })
     }
 
+    /// The machine starts again: same addresses, no memory of anything. What the "kernel" still had to send is gone.
+    pub fn reboot(&mut self, secret: u64) {
+        *self = Host::new(self.config.clone(), secret);
+    }
+
+    /// The interface gets another hardware address.
+    pub fn set_mac(&mut self, now: Instant, mac: Mac) {
+        let mtu = self.config.mtu;
+        self.config.mac = mac;
+        self.engine().set_device(now, mac, mtu);
+    }
+
     /// The kernel is done with a frame.
     pub fn complete(&mut self, frame: u32) {
         if self.frame_shared[frame as usize].complete() {

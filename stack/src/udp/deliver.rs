@@ -60,9 +60,8 @@ impl Engine<'_> {
             .put(self.frames.bytes_mut(place.frame));
         let meta = self.frames.meta_mut(place.frame);
         (meta.off, meta.len) = (payload_off as u16, header.payload_len);
-        let mailbox = &mut self.sockets[index].mailbox;
-        mailbox.rx_queue = place.queue;
-        mailbox.received.push_back(&mut self.frames, place.frame);
+        self.sockets[index].mailbox.rx_queue = place.queue;
+        self.push_received(index, place.frame);
         self.announce(index, IN | RDNORM);
         Ok(Fate::Taken)
     }
@@ -71,7 +70,7 @@ impl Engine<'_> {
     /// that crosses the bound is still taken. When frames are few, a socket that holds its share gets no more.
     fn check_room(&mut self, index: u32) -> Result<(), Drop> {
         let socket = &mut self.sockets[index];
-        let held = socket.mailbox.received.frames().saturating_mul(FRAME_SIZE as u32);
+        let held = socket.accept_queue.len.saturating_mul(FRAME_SIZE as u32);
         let reason = if held > socket.options.rcvbuf_bytes {
             Drop::MailboxFull
         } else if held != 0 && held >= self.frames.allowance() {
@@ -79,7 +78,7 @@ impl Engine<'_> {
         } else {
             return Ok(());
         };
-        socket.mailbox.overflows = socket.mailbox.overflows.wrapping_add(1);
+        socket.backlog = socket.backlog.wrapping_add(1);
         Err(reason)
     }
 
@@ -87,10 +86,12 @@ impl Engine<'_> {
     /// sends to many could not tell whom it is about.
     pub(crate) fn handle_datagram_error(&mut self, error: &icmp::Error) -> Result<Fate, Drop> {
         let index = self.find_mailbox(&error.flow).ok_or(Drop::IcmpNoFlow)?;
-        if let icmp::Kind::TooBig { mtu } = error.kind {
-            self.lower_path_mtu(index, mtu);
-        }
         let socket = &mut self.sockets[index];
+        if let icmp::Kind::TooBig { .. } = error.kind {
+            // From now on the socket's larger datagrams may be cut up on their way. Over IPv6, where routers do not, nothing
+            // changes: who sends such datagrams has to send smaller ones.
+            socket.mailbox.flags.put(Flags::NARROW_PATH, true);
+        }
         let verdict = errno_of(error.kind, &error.flow.remote.ip).filter(|_| socket.mailbox.is_connected());
         if let Some(errno) = verdict {
             socket.error = errno;

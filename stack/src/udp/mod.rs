@@ -20,7 +20,7 @@ pub(crate) use send::SendQueue;
 pub use send::{Outgoing, Sent};
 
 use crate::addr::{Endpoint, Flow, Ip, Mac};
-use crate::buf::FrameList;
+use crate::buf::FrameId;
 use crate::engine::{Engine, flow_hash};
 use crate::link::{Hop, Tags};
 use crate::slab::NONE;
@@ -38,16 +38,10 @@ pub(crate) struct Mailbox {
     pub(crate) flags: Flags,
     /// The device's queue that the last datagram came by: answers leave by it.
     rx_queue: u8,
-    /// Received datagrams, oldest first, a frame each.
-    pub(crate) received: FrameList,
-    /// Datagrams that found no room in `received` (SO_RXQ_OVFL).
-    pub(crate) overflows: u32,
     /// IP_TTL, IP_TOS, IPV6_UNICAST_HOPS, IPV6_TCLASS.
     pub(crate) marks: Marks,
     /// The way that the last datagram took.
     way: Way,
-    /// A smaller MTU that a router on some way told of; 0: none did.
-    path_mtu: u16,
 }
 
 /// What a datagram's IP header says besides addresses.
@@ -70,6 +64,9 @@ impl Flags {
     pub(crate) const SEND_SHUT: Flags = Flags(2);
     /// SO_REUSEPORT: datagrams are spread over the sockets of one endpoint.
     pub(crate) const SHARES_PORT: Flags = Flags(4);
+
+    /// A router on some way told of a smaller MTU than the device's.
+    const NARROW_PATH: Flags = Flags(8);
 
     pub(crate) fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -96,11 +93,8 @@ impl Mailbox {
         remote: Endpoint::new(Ip::UNSPECIFIED, 0),
         flags: Flags(0),
         rx_queue: 0,
-        received: FrameList::EMPTY,
-        overflows: 0,
         marks: Marks { ttl: 64, tos: 0, hop_limit: 64, traffic_class: 0 },
         way: Way { destination: Ip::UNSPECIFIED, hop: Hop::new(Mac([0; 6]), Tags::NONE), source: 0, generation: 0 },
-        path_mtu: 0,
     };
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -217,6 +211,33 @@ impl Engine<'_> {
         if self.sockets[index].local.port != 0 {
             self.unlink_mailbox(index);
         }
-        self.sockets[index].mailbox.received.clear(&mut self.frames);
+        while let Some(frame) = self.pop_received(index) {
+            self.frames.release(frame);
+        }
+    }
+
+    /// Puts a datagram behind those that wait. They are a queue of frames, linked through their records; its ends are where
+    /// a listener has those of its accept queue.
+    fn push_received(&mut self, index: u32, frame: FrameId) {
+        self.frames.meta_mut(frame).next = NONE;
+        let queue = &mut self.sockets[index].accept_queue;
+        match queue.tail {
+            NONE => queue.head = frame,
+            tail => self.frames.meta_mut(tail).next = frame,
+        }
+        queue.tail = frame;
+        queue.len += 1;
+    }
+
+    /// Takes the oldest datagram.
+    pub(crate) fn pop_received(&mut self, index: u32) -> Option<FrameId> {
+        let queue = &mut self.sockets[index].accept_queue;
+        let frame = Some(queue.head).filter(|head| *head != NONE)?;
+        queue.head = self.frames.meta(frame).next;
+        if queue.head == NONE {
+            queue.tail = NONE;
+        }
+        queue.len -= 1;
+        Some(frame)
     }
 }

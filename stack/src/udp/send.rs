@@ -16,8 +16,8 @@ use crate::wire::{ethernet, ipv4, udp};
 const QUEUE_MAX: u32 = 256;
 /// Free frames that datagrams leave alone, as writes to connections do.
 const RESERVED_FRAMES: u32 = 32;
-/// The smallest MTU that a router is believed to have (RFC 791; RFC 1191 §3).
-const PATH_MTU_MIN: u32 = 68;
+/// What every host takes in one piece, and so every way (RFC 791 §3.1): smaller packets need not be cut.
+const PACKET_MIN: u16 = 576;
 
 /// Finished datagrams, oldest first. What a frame of it is, its record says: `off` and `len` from the Ethernet header on,
 /// in `flags` where UDP's header starts, and in `seq` the device's queue.
@@ -186,7 +186,7 @@ impl Engine<'_> {
         let service = Service { ttl: out.ttl.unwrap_or(ttl), tos: out.tos.unwrap_or(tos) };
         let network_len = ip::header_len(&flow.remote.ip);
         let datagram_len = len + udp::HEADER_LEN as u16;
-        let may_fragment = mailbox.path_mtu != 0 && network_len as u16 + datagram_len > mailbox.path_mtu;
+        let may_fragment = mailbox.flags.has(Flags::NARROW_PATH) && network_len as u16 + datagram_len > PACKET_MIN;
         let ether_len = ethernet::HEADER_LEN + way.hop.tags.len();
         let headers = ether_len + network_len;
         let off = TX_HEADROOM - udp::HEADER_LEN - headers;
@@ -240,18 +240,6 @@ impl Engine<'_> {
             if socket.kind == Kind::Datagram && core::mem::take(&mut socket.wants_room) {
                 self.announce(index, OUT | WRNORM);
             }
-        }
-    }
-
-    /// A router told of a smaller MTU. The socket's larger datagrams may then be cut up on their way; over IPv6, where
-    /// routers do not, nothing changes: who sends such datagrams has to send smaller ones.
-    pub(super) fn lower_path_mtu(&mut self, index: u32, mtu: u32) {
-        let mailbox = &mut self.sockets[index].mailbox;
-        // A router older than RFC 1191 does not say how large.
-        let mtu = if mtu == 0 { PATH_MTU_MIN } else { mtu.max(PATH_MTU_MIN) };
-        let own = u32::from(self.state.config.mtu);
-        if mtu < own && (mailbox.path_mtu == 0 || mtu < u32::from(mailbox.path_mtu)) {
-            mailbox.path_mtu = mtu as u16;
         }
     }
 }

@@ -482,11 +482,11 @@ fn a_smaller_path_mtu_lets_routers_cut() {
     });
     let error = icmp_error(&net, 3, 4, 1000, &flow);
     net.hosts[CLIENT].receive(now, &error);
-    for len in [972, 973] {
+    for len in [548, 549] {
         send(&mut net, CLIENT, c, Some(remote), &vec![0; len]).unwrap();
     }
     net.run_for(SEC);
-    assert_eq!(SEEN.with(|s| s.borrow().clone()), [(1000, true), (1001, false)]);
+    assert_eq!(SEEN.with(|s| s.borrow().clone()), [(576, true), (577, false)]);
     finish(net);
 }
 

@@ -91,6 +91,7 @@ impl SackBlocks {
 
 /// A Fast Open cookie (RFC 7413 §4.1.1). Without octets it is the request for one.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
 pub struct FastOpenCookie {
     octets: [u8; FastOpenCookie::MAX],
     len: u8,
@@ -98,6 +99,8 @@ pub struct FastOpenCookie {
 
 impl FastOpenCookie {
     pub const MAX: usize = 16;
+    /// No octets: please give me one.
+    pub const REQUEST: FastOpenCookie = FastOpenCookie { octets: [0; FastOpenCookie::MAX], len: 0 };
 
     /// A cookie has an even number of octets, 4 to 16, or none at all; anything else is none of ours.
     pub fn new(octets: &[u8]) -> Option<FastOpenCookie> {
@@ -291,7 +294,7 @@ impl Header {
             + if self.mss.is_some() { 4 } else { 0 }
             + if self.window_scale.is_some() { 4 } else { 0 }
             + if self.timestamp.is_some() { TIMESTAMP_LEN } else { 0 }
-            + if self.sack_permitted { 4 } else { 0 }
+            + if self.sack_permitted && self.timestamp.is_none() { 4 } else { 0 }
             + self.sack.option_len()
             + self.fast_open.map_or(0, |cookie| cookie.option_len())
     }
@@ -313,11 +316,12 @@ pub fn emit(header: &Header, out: &mut [u8]) -> usize {
     if let Some(shift) = header.window_scale {
         out = put(out, [0x0103_0300 | u32::from(shift)]);
     }
-    if header.sack_permitted {
-        out = put(out, [0x0101_0402]);
-    }
-    if let Some((value, echo)) = header.timestamp {
-        out = put(out, [ALIGNED_TIMESTAMP, value, echo]);
+    match (header.sack_permitted, header.timestamp) {
+        // In place of the timestamp's padding, so that a SYN has room for the longest Fast Open cookie.
+        (true, Some((value, echo))) => out = put(out, [0x0402_080a, value, echo]),
+        (true, None) => out = put(out, [0x0101_0402]),
+        (false, Some((value, echo))) => out = put(out, [ALIGNED_TIMESTAMP, value, echo]),
+        (false, None) => {}
     }
     if !header.sack.is_empty() {
         out = put(out, [0x0101_0500 | (header.sack.option_len() as u32 - 2)]);

@@ -201,3 +201,29 @@ fn release_client(net: &mut Net) {
     net.run_for(SEC);
     assert_eq!(net.hosts[CLIENT].engine().population().connections, 0);
 }
+
+#[test]
+fn a_caller_whose_clock_is_behind_sends_no_older_timestamp() {
+    let mut net = Net::new(1);
+    let (_, server, client) = pair(&mut net);
+    net.run_for(SEC);
+    let now = net.now();
+    net.hosts[CLIENT].engine().set_option(now, client, SocketOption::NoDelay, 1).unwrap();
+    let mut values = vec![];
+    for behind_us in [0, 3000, 0, 5000] {
+        let now = crate::time::Instant::from_micros(net.now().micros() - behind_us);
+        let mut engine = net.hosts[CLIENT].engine();
+        assert_eq!(engine.send(now, client, b"tick"), Ok(4));
+        let tx = engine.poll_transmit(now).unwrap();
+        let tcp = usize::from(tx.off) + usize::from(tx.transport);
+        let option = &engine.frames().bytes(tx.frame)[tcp + 20..tcp + 32];
+        assert_eq!(option[..4], [1, 1, 8, 10]);
+        values.push(u32::from_be_bytes([option[4], option[5], option[6], option[7]]));
+        net.hosts[CLIENT].complete(tx.frame);
+        net.run_for(crate::time::MS);
+    }
+    net.run_for(SEC);
+    assert!(values.is_sorted(), "{values:?}");
+    assert_eq!(recv(&mut net, SERVER, server), Ok(b"ticktickticktick".to_vec()));
+    finish(net);
+}

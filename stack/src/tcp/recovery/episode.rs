@@ -268,11 +268,10 @@ impl Tcb {
         cx.counters.lost_retransmits += u64::from(self.snd.board.lost_again.wrapping_sub(prior_lost_again));
     }
 
-    /// The path got narrower: what is longer than a segment goes again in shorter ones. That is no sign of congestion, so
-    /// the window stays (Linux: tcp_simple_retransmit).
-    pub(in crate::tcp) fn resend_shorter(&mut self, cx: &mut Context<'_, '_>) {
-        let mss = self.snd.mss;
-        self.snd.mark_lost_if(cx.frames, |frames, id| frames.meta(id).len > mss);
+    /// What is in flight in segments of more than `longest` octets goes again: the path got narrower, or the peer did not take
+    /// the data of our SYN. That is no sign of congestion, so the window stays (Linux: tcp_simple_retransmit).
+    pub(in crate::tcp) fn resend_longer_than(&mut self, cx: &mut Context<'_, '_>, longest: u16) {
+        self.snd.mark_lost_if(cx.frames, |frames, id| frames.meta(id).len > longest);
         self.limit_duplicates();
         if self.snd.board.lost > 0 && self.recovery.phase == Phase::Open {
             self.calm();

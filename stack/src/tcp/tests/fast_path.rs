@@ -74,7 +74,7 @@ fn arrive_slow(host: &mut Host, now: Instant, seg: &Segment, payload: &[u8]) -> 
         let off = 66;
         cx.frames.bytes_mut(frame)[off..off + payload.len()].copy_from_slice(payload);
         let seg = Segment { payload_off: off as u16, payload_len: payload.len() as u16, ..*seg };
-        tcb.rcv.last_at = cx.now;
+        tcb.note_segment(cx, &seg);
         tcb.arrive_slow(cx, &seg, frame)
     })
 }

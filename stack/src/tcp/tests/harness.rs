@@ -314,6 +314,8 @@ pub(super) struct Pair {
     in_flight: Vec<(Instant, u64, usize, Vec<u8>)>,
     sent: u64,
     pub(super) segments: u64,
+    /// Longer segments vanish without a word.
+    pub(super) longest: usize,
 }
 
 impl Pair {
@@ -339,7 +341,16 @@ impl Pair {
         let seg = tcp::parse(&syn, 0).unwrap();
         let options = Options::new(&tunables);
         let server = Host::make(tunables, |cx| Tcb::accept_syn(cx, flow(2, 1), &seg, peer_iss, 99, MSS, &options), now);
-        let mut pair = Pair { now, hosts: [client, server], wire, random, in_flight: Vec::new(), sent: 0, segments: 0 };
+        let mut pair = Pair {
+            now,
+            hosts: [client, server],
+            wire,
+            random,
+            in_flight: Vec::new(),
+            sent: 0,
+            segments: 0,
+            longest: usize::MAX,
+        };
         pair.transmit();
         pair
     }
@@ -355,6 +366,9 @@ impl Pair {
 
     pub(super) fn send(&mut self, from: usize, bytes: &[u8]) {
         self.segments += 1;
+        if bytes.len() > self.longest {
+            return;
+        }
         let copies = if self.random.chance(self.wire.repeat) { 2 } else { 1 };
         for _ in 0..copies {
             if self.random.chance(self.wire.loss) {

@@ -7,8 +7,12 @@ use crate::tunables::Tunables;
 use crate::wire::tcp::Flags;
 
 fn pair(algorithm: Algorithm, delay_us: u64) -> Pair {
-    let tunables =
-        Tunables { congestion: algorithm as u32, sndbuf_bytes: 4 << 20, rcvbuf_bytes: 4 << 20, ..Tunables::default() };
+    let tunables = Tunables {
+        congestion: algorithm as u32,
+        rmem_bytes: [4096, 8 << 20, 8 << 20],
+        wmem_bytes: [4096, 8 << 20, 8 << 20],
+        ..Tunables::default()
+    };
     let mut pair = Pair::connected(1, tunables);
     pair.wire.delay_us = delay_us;
     pair
