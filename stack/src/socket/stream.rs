@@ -180,9 +180,8 @@ impl Engine<'_> {
         if n < data.len() {
             self.want_room(index);
         }
-        if n > 0 {
-            self.schedule(now, conn);
-        }
+        // Also when nothing was taken: the call looked whether what waits for its pace may go, and then nobody else will.
+        self.schedule(now, conn);
         if n == 0 && !data.is_empty() { Err(Errno::EAGAIN) } else { Ok(n) }
     }
 
@@ -206,6 +205,7 @@ impl Engine<'_> {
             return;
         }
         self.state.starved = false;
+        self.feed_datagram_senders();
         for index in 0..self.sockets.used() {
             let socket = &mut self.sockets[index];
             if socket.wants_room && socket.conn != NONE && self.conns[socket.conn].is_writable(&self.frames) {

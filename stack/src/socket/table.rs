@@ -7,6 +7,7 @@ use crate::engine::{Engine, Queue};
 use crate::slab::{NONE, SlabItem};
 use crate::tcp::{Linger, Options};
 use crate::time::Instant;
+use crate::udp::Mailbox;
 
 /// A process of the arena's process table.
 pub type ProcId = u16;
@@ -47,6 +48,7 @@ pub(crate) enum Kind {
     Free,
     Stream,
     Listener,
+    Datagram,
 }
 
 /// How far connect() has got, as far as the caller was told (Linux: SS_UNCONNECTED, SS_CONNECTING, SS_CONNECTED).
@@ -121,16 +123,20 @@ pub struct Socket {
     pub(crate) options: Options,
     /// What it is bound to.
     pub(crate) local: Endpoint,
-    /// Listeners: the next of the same bucket, and the two queues.
+    /// Listeners and datagram sockets: the next of the same bucket. Listeners: the two
+    /// queues; in the second a datagram socket has what it received.
     pub(crate) listener_next: u32,
+    /// Of datagram sockets: the datagrams that found no room (SO_RXQ_OVFL).
     pub(crate) backlog: u32,
     pub(crate) syn_queue: Queue,
     pub(crate) accept_queue: Queue,
     /// Until when acknowledgements may bring a SYN cookie back.
     pub(crate) cookies_until: Instant,
+    /// Datagram sockets: the protocol's half.
+    pub(crate) mailbox: Mailbox,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 208);
+const _: () = assert!(size_of::<Socket>() <= 256);
 
 impl Socket {
     /// Nobody's socket.
@@ -161,6 +167,7 @@ impl Socket {
             syn_queue: Queue::EMPTY,
             accept_queue: Queue::EMPTY,
             cookies_until: Instant::ZERO,
+            mailbox: Mailbox::EMPTY,
         }
     }
 }
@@ -266,6 +273,7 @@ impl Engine<'_> {
                 self.orphan_connection(now, socket.conn, linger);
             }
             Kind::Stream => {}
+            Kind::Datagram => self.close_mailbox(index),
         }
         (self.sockets[index].kind, self.sockets[index].generation) = (Kind::Free, 0);
         self.sockets.remove(index);
