@@ -239,11 +239,12 @@ fn the_block_that_a_duplicate_lies_in_is_the_next_though_another_grew() {
 #[test]
 fn a_syn_with_data_that_comes_again_reports_the_data() {
     let mut host = plain();
-    say(&mut host, 0, 600);
-    host.drain(at_ms(1001));
+    say(&mut host, 0, MSS);
+    say(&mut host, u32::from(MSS), MSS);
+    assert_eq!(hear(&mut host).0, 2 * u32::from(MSS));
     let syn = segment(PEER_ISS, 0, Flags::SYN);
     host.arrive(at_ms(1001), &syn, &[7; 500]);
-    assert_eq!(hear(&mut host), (600, vec![(0, 500)]));
+    assert_eq!(hear(&mut host), (2 * u32::from(MSS), vec![(0, 500)]));
 }
 
 #[test]
