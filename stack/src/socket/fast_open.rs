@@ -66,7 +66,7 @@ impl Engine<'_> {
         let mode = self.state.tunables.fastopen;
         let socket = &self.sockets[listener];
         let most = match socket.fast_open_qlen {
-            0 if mode & ALL_LISTENERS != 0 => socket.backlog,
+            0 if mode & ALL_LISTENERS != 0 => self.own(listener).backlog,
             n => u32::from(n),
         };
         let needs_cookie = mode & SERVER_WITHOUT_COOKIE == 0 && socket.fast_open & NO_COOKIE == 0;

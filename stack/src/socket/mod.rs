@@ -2,7 +2,8 @@
 //!
 //! All calls are methods of [`Engine`](crate::engine::Engine); each returns what the system call would, with Linux's
 //! error numbers. None of them blocks: [`Errno::EAGAIN`] and [`Errno::EINPROGRESS`] mean "wait, then ask again".
-//! - `table.rs`: what a socket is, who holds it, how it goes;
+//! - `table.rs`: what a socket is, who holds it, how it goes; `unconnected.rs`: what it has besides until a connection
+//!   speaks for it;
 //! - `stream.rs`: connect, send, receive, shutdown; `listener.rs`: listen and accept; `syn_queue.rs`: who gets in;
 //! - `fast_open.rs`: data on the SYN;
 //! - `ports.rs`: local ports for connect; `options.rs`: get and set;
@@ -19,6 +20,7 @@ pub mod readiness;
 mod stream;
 mod syn_queue;
 mod table;
+mod unconnected;
 
 pub use epoll::{EpollEvent, EpollItem, EpollSet, SetId};
 pub use errno::Errno;
@@ -29,3 +31,4 @@ pub(crate) use ports::PortBlocks;
 pub use stream::How;
 pub(crate) use table::Holders;
 pub use table::{Family, ProcId, Socket, SocketId};
+pub use unconnected::Unconnected;
