@@ -19,7 +19,7 @@ mod reno;
 use crate::time::Instant;
 use bbr::Bbr;
 use cubic::Cubic;
-pub(super) use rate::{RateSample, RateSampler};
+pub(super) use rate::{Carried, RateSample, RateSampler};
 
 /// The algorithms, with the numbers that [`crate::tunables::Tunables::congestion`] knows them by.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
