@@ -141,7 +141,7 @@ pub(crate) fn counters(c: &Counters) -> Vec<(String, u64)> {
         mtu_black_holes mtu_probes time_wait_overflows
         ecn_marks ecn_reductions
         sack_blocks sack_garbage dsacks tlp_probes tlp_recoveries rack_timeouts spurious_rtos undos sack_reneging
-        lost_retransmits
+        lost_retransmits rx_datagrams tx_datagrams kernel_datagrams
     }
 }
 

@@ -419,7 +419,7 @@ fn time(us: &AtomicU64) -> timeval {
 ///
 /// # Safety
 /// `value` and `len` are the application's.
-unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> Result<isize> {
+pub(crate) unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> Result<isize> {
     if len.is_null() || value.is_null() {
         return Err(EFAULT);
     }

@@ -70,4 +70,8 @@ pub struct Counters {
     /// Timeouts at which the peer had forgotten what it reported (RFC 2018 §8).
     pub sack_reneging: u64,
     pub lost_retransmits: u64,
+    /// Datagrams received and sent, and those that a call left to the kernel to send.
+    pub rx_datagrams: u64,
+    pub tx_datagrams: u64,
+    pub kernel_datagrams: u64,
 }

@@ -33,7 +33,7 @@ drops! {
     IpMalformed = "IP header truncated, wrong version or wrong lengths";
     IpChecksum = "IPv4 header checksum is wrong";
     IpFragment = "fragment (the kernel reassembles those)";
-    IpProtocol = "neither TCP nor an ICMP error";
+    IpProtocol = "neither TCP nor UDP nor an ICMP error";
     IpBadSource = "source address is multicast, broadcast, unspecified or loopback";
     IpNotLocal = "destination address is not ours";
     TcpMalformed = "TCP header truncated or data offset wrong";
@@ -68,6 +68,10 @@ drops! {
     ChallengeLimitedStack = "challenge ACK suppressed by the stack's rate limit (tcp_challenge_ack_limit)";
     NeighbourUnresolved = "next hop's MAC address is not known yet";
     ReassemblyPruned = "came out of order, and its frame was needed for what lies lower; it comes again (RFC 2018 §8)";
+    UdpMalformed = "UDP header truncated, or its length is wrong";
+    UdpChecksum = "UDP checksum is wrong, or missing over IPv6";
+    NoMailbox = "datagram for a port that no socket has";
+    MailboxFull = "datagram socket's receive buffer is full (SO_RCVBUF)";
 }
 
 /// One counter per reason.

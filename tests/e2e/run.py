@@ -24,7 +24,7 @@ from rig.setup import Rig, end_on_signals  # noqa: E402
 
 # In the order of a first acquaintance; each module registers its cases.
 import cases.basics, cases.transfers, cases.crowds, cases.clients  # noqa: E401, E402, F401
-import cases.network, cases.fallback, cases.death, cases.loss  # noqa: E401, E402, F401
+import cases.udp, cases.network, cases.fallback, cases.death, cases.loss  # noqa: E401, E402, F401
 import cases.wire, cases.idle  # noqa: E401, E402, F401
 import cases.parity, cases.bad_input, cases.tooling  # noqa: E401, E402, F401
 

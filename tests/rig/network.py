@@ -80,6 +80,14 @@ class Host:
         tcp = dict(zip(names, values))
         return int(tcp["InSegs"]), int(tcp["OutSegs"])
 
+    def kernel_datagrams(self):
+        """(InDatagrams, OutDatagrams): the same for UDP."""
+        with self.entered():
+            names, values = [line.split() for line in open("/proc/thread-self/net/snmp") if line.startswith("Udp:")]
+            v6 = dict(line.split() for line in open("/proc/thread-self/net/snmp6"))
+        v4 = dict(zip(names, values))
+        return tuple(int(v4[name]) + int(v6[f"Udp6{name}"]) for name in ("InDatagrams", "OutDatagrams"))
+
     def mac(self):
         with self.entered():
             return bytes.fromhex(_ip_output(self, "link", "show", self.device).split("link/ether ")[1][:17].replace(":", ""))

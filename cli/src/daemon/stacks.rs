@@ -5,12 +5,13 @@
 //! sockets of unattended stacks, and whoever uses a stack rings it (`Header::daemon_asleep`).
 
 use super::mirror::Neighbour;
+use super::steering::Port;
 use super::{Daemon, Token, log};
 use crate::failure::{Context, Outcome, fail};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use sidestep_stack::addr::Flow;
-use sidestep_stack::arena::{BELLS, MAX_STACKS};
+use sidestep_stack::arena::{BELLS, MAX_STACKS, Proto};
 use sidestep_stack::engine::{Config, TxChecksum};
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::time::Instant;
@@ -119,13 +120,16 @@ impl LiveStack {
         self.is_armed = false;
     }
 
-    /// The live flows of one of its ports.
-    pub(crate) fn flows(&self, port: u16) -> Vec<Flow> {
+    /// The live flows of one of its ports: connections, or connected datagram sockets.
+    pub(crate) fn flows(&self, port: Port) -> Vec<Flow> {
         let mut flows = Vec::new();
         if let Some(mut guard) = lock(&self.stack) {
             // What waits in the rings may be a SYN that belongs to us already.
             guard.poll(now());
-            guard.flows_of_port(port, |flow| flows.push(*flow));
+            match super::clients::arena_proto(port) {
+                Proto::Tcp => guard.flows_of_port(port.1, |flow| flows.push(*flow)),
+                Proto::Udp => guard.datagram_flows_of_port(port.1, |flow| flows.push(*flow)),
+            }
             guard.flush(now());
         }
         flows

@@ -231,6 +231,7 @@ impl Steering {
         }
         group.owners = plan.owners;
         group.members.clone_from(&plan.members);
+        let starts = starts && proto_of(plan.port) == Proto::Tcp;
         if starts {
             // Until it is known that the kernel has no connections on this port, each packet is looked up.
             group.has_kernel_flows = true;
@@ -238,6 +239,10 @@ impl Steering {
         self.write_port(plan.port, policy)?;
         if starts {
             self.look_for_kernel_flows(plan.port, policy, &kernel_sockets::tcp())?;
+        }
+        // Datagram sockets come and go by the thousand, each with its port: a group that nobody serves is given back.
+        if plan.members.is_empty() && proto_of(plan.port) == Proto::Udp {
+            self.groups.remove(&plan.port);
         }
         Ok(())
     }
@@ -272,7 +277,7 @@ impl Steering {
 
     /// A port that was off is on again: the kernel may have connections.
     pub(crate) fn expect_kernel_flows(&mut self, port: Port, policy: Policy) -> Outcome<()> {
-        if let Some(group) = self.groups.get_mut(&port) {
+        if let Some(group) = self.groups.get_mut(&port).filter(|_| proto_of(port) == Proto::Tcp) {
             group.has_kernel_flows = true;
         }
         self.write_port(port, policy)?;

@@ -1,7 +1,9 @@
 //! The life of a socket: socket, bind, listen, accept, connect, shutdown, names and options.
 
 use crate::blocking::{Wait, block};
+use crate::calls::datagram;
 use crate::calls::fd::drop_entry;
+use crate::datagrams::{self, Datagram, kernel_name};
 use crate::fd_table::{Entry, Kind, TABLE};
 use crate::listeners::{self, Facts, Live};
 use crate::local::{self, Flag};
@@ -12,6 +14,7 @@ use crate::{attach, interest, template};
 use libc::{AF_INET, AF_INET6, EAGAIN, EINPROGRESS, EINVAL, O_NONBLOCK, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM};
 use libc::{POLLIN, c_int, c_void, pollfd, sockaddr, socklen_t};
 use sidestep_stack::addr::{Endpoint, Ip};
+use sidestep_stack::arena::Proto;
 use sidestep_stack::ip::tables::RouteVerdict;
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::socket::{Errno, Family, How, SocketId};
@@ -24,7 +27,13 @@ pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Resu
     let is_tcp = matches!(domain, AF_INET | AF_INET6)
         && kind & KIND_MASK == SOCK_STREAM
         && matches!(protocol, 0 | libc::IPPROTO_TCP);
-    if !is_tcp {
+    let is_udp = matches!(domain, AF_INET | AF_INET6)
+        && kind & KIND_MASK == libc::SOCK_DGRAM
+        && matches!(protocol, 0 | libc::IPPROTO_UDP);
+    if is_udp && attach::arm() {
+        drop_entry(fd);
+        datagrams::note(fd, domain);
+    } else if !is_tcp {
         drop_entry(fd);
     } else if attach::arm() {
         drop_entry(fd);
@@ -38,9 +47,14 @@ pub(crate) unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> R
     if TABLE.lookup(fd).kind() == Kind::Stream {
         return Err(EINVAL); // and the template, which accepted connections share, must not be bound
     }
+    let entry = TABLE.lookup(fd);
+    if entry.kind() == Kind::FreshDatagram {
+        // SAFETY: the same contract.
+        return unsafe { datagrams::bind(fd, entry, addr, len) };
+    }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(bind, fd, addr, len) }?;
-    if TABLE.lookup(fd).kind() == Kind::Fresh {
+    if entry.kind() == Kind::Fresh {
         // SAFETY: the kernel has just read `len` bytes there.
         let explicit = unsafe { endpoint_from(addr, len) }.is_none_or(|e| e.port != 0);
         interest::note_bind(fd, explicit);
@@ -74,21 +88,10 @@ fn tcp_family(fd: c_int, entry: Entry) -> Option<c_int> {
     (option(libc::SO_PROTOCOL)? == libc::IPPROTO_TCP && option(libc::SO_TYPE)? == SOCK_STREAM).then_some(family)
 }
 
-/// The kernel socket's own address.
-fn kernel_name(fd: c_int) -> Option<Endpoint> {
-    let mut bytes = [0u64; 4];
-    let mut len = size_of_val(&bytes) as socklen_t;
-    // SAFETY: `bytes` is writable for `len` bytes, and then read for as many as the kernel wrote.
-    unsafe {
-        raw!(getsockname, fd, bytes.as_mut_ptr(), &raw mut len).ok()?;
-        endpoint_from(bytes.as_ptr().cast(), len)
-    }
-}
-
 fn note_listener(fd: c_int, entry: Entry, backlog: c_int) {
     let Some(family) = tcp_family(fd, entry) else { return };
     let Some(endpoint) = kernel_name(fd) else { return };
-    if endpoint.ip.is_loopback() || !crate::config::config().ports.allow(endpoint.port) {
+    if endpoint.ip.is_loopback() || !crate::config::config().ports.allow(Proto::Tcp, endpoint.port) {
         return;
     }
     let Some(listener) = listeners::note(Facts { endpoint, family, backlog }) else { return };
@@ -220,6 +223,12 @@ pub(crate) unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -
     }
     // SAFETY: the application's address.
     let remote = unsafe { endpoint_from(addr, len) };
+    if matches!(entry.kind(), Kind::Datagram | Kind::FreshDatagram)
+        && let Some(datagram) = datagrams::sender(fd, entry, remote)
+    {
+        // SAFETY: the same contract.
+        return unsafe { datagram::connect(&datagram, addr, len) };
+    }
     if entry.kind() == Kind::Fresh
         && let Some(remote) = remote
         && let Some(opened) =
@@ -233,7 +242,9 @@ pub(crate) unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -
     }
     // SAFETY: as above; the kernel checks it.
     let result = unsafe { raw!(connect, fd, addr, len) };
-    if entry.kind() == Kind::Fresh && matches!(result, Ok(_) | Err(EINPROGRESS)) {
+    // A datagram socket that has connected elsewhere without being bound has a port of the kernel's choice.
+    let is_decided = matches!(entry.kind(), Kind::Fresh) || entry.kind() == Kind::FreshDatagram && remote.is_some();
+    if is_decided && TABLE.lookup(fd) == entry && matches!(result, Ok(_) | Err(EINPROGRESS)) {
         interest::forget(fd);
         TABLE.set(fd, Entry::KERNEL);
     }
@@ -340,6 +351,9 @@ pub(super) fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> 
 pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> Result<isize> {
     let entry = TABLE.lookup(fd);
     let Some(stream) = Stream::of(entry) else {
+        if let Some(datagram) = Datagram::of(fd, entry) {
+            return datagram::shutdown(&datagram, how);
+        }
         if entry.kind() == Kind::Listener {
             stop_listening(fd, entry);
         }
@@ -392,7 +406,12 @@ pub(crate) unsafe fn getsockopt(
     value: *mut c_void,
     len: *mut socklen_t,
 ) -> Result<isize> {
-    let Some(stream) = Stream::of(TABLE.lookup(fd)) else {
+    let entry = TABLE.lookup(fd);
+    if let Some(datagram) = Datagram::of(fd, entry) {
+        // SAFETY: the application's pointers.
+        return unsafe { datagram::read_option(&datagram, level, name, value, len) };
+    }
+    let Some(stream) = Stream::of(entry) else {
         // SAFETY: the application's pointers; the kernel checks them.
         return unsafe { raw!(getsockopt, fd, level, name, value, len) };
     };
@@ -411,6 +430,10 @@ pub(crate) unsafe fn setsockopt(
     if let Some(stream) = Stream::of(entry) {
         // SAFETY: the application's pointer.
         return unsafe { options::write(fd, &stream, level, name, value, len) };
+    }
+    if let Some(datagram) = Datagram::of(fd, entry) {
+        // SAFETY: the application's pointer.
+        return unsafe { datagram::write_option(&datagram, level, name, value, len) };
     }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(setsockopt, fd, level, name, value, len) }?;

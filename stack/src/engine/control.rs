@@ -81,7 +81,8 @@ impl Engine<'_> {
         let off = crate::buf::TX_HEADROOM as u16;
         let out = &mut self.frames.bytes_mut(frame)[usize::from(off)..];
         let len = emit(header, out) as u16;
-        let ready = self.finish_frame(flow, hop, self.service(0, 0), TxFrame { frame, off, len, transport: 0, queue });
+        let ready =
+            self.finish_frame(flow, hop, self.service(0, 0), TxFrame { frame, off, len, queue, ..TxFrame::default() });
         self.state.control.push(ready);
     }
 }

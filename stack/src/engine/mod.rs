@@ -159,7 +159,7 @@ impl<'m> Engine<'m> {
     /// Whether there is something to send: cheap, and true only if [`Engine::poll_transmit`] would (nearly always) send.
     #[inline]
     pub fn has_transmit(&self) -> bool {
-        !self.state.control.is_empty() || !self.state.transmit.is_empty()
+        !self.state.control.is_empty() || !self.state.transmit.is_empty() || !self.state.datagrams.is_empty()
     }
 
     /// Whether a write waits for frames. Those may come from another stack, which tells nobody.

@@ -12,9 +12,11 @@ use crate::link::{self, Hop};
 use crate::socket::QUEUE_SYN;
 use crate::tcp::{IcmpKind, ListenVerdict, Seq, TimeWaitVerdict, arrive_at_listen};
 use crate::time::Instant;
+use crate::udp::Place;
 use crate::wire::checksum::Sum;
 use crate::wire::icmp;
 use crate::wire::tcp::{self, Flags, Segment, reset_for};
+use crate::wire::udp;
 
 /// What happened to an accepted frame.
 pub(crate) enum Fate {
@@ -70,6 +72,9 @@ impl Engine<'_> {
                 };
                 self.state.counters.rx_segments += 1;
                 self.handle_segment(now, &Origin { flow, hop: received.from, queue: rx_queue }, &seg, frame)
+            }
+            udp::PROTOCOL => {
+                self.handle_datagram(now, Place { frame, off, network: received.network, queue: rx_queue }, &packet)
             }
             icmp::PROTOCOL_V4 if packet.dst.is_v4() => self.handle_icmp(now, icmp::parse_v4(payload)?),
             icmp::PROTOCOL_V6 if !packet.dst.is_v4() => {
@@ -184,6 +189,9 @@ impl Engine<'_> {
     }
 
     fn handle_icmp(&mut self, now: Instant, error: icmp::Error) -> Result<Fate, Drop> {
+        if error.protocol == udp::PROTOCOL {
+            return self.handle_datagram_error(&error);
+        }
         let Some(Entry::Connection(conn)) = self.lookup(&error.flow) else { return Err(Drop::IcmpNoFlow) };
         let is_v4 = error.flow.remote.ip.is_v4();
         let kind = match error.kind {

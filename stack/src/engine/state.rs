@@ -12,6 +12,7 @@ use crate::socket::{EarlyCount, LISTENER_BUCKETS, PortBlocks};
 use crate::time::Instant;
 use crate::timer_wheel::TimerWheel;
 use crate::tunables::Tunables;
+use crate::udp::{PORT_BUCKETS, SendQueue};
 
 /// How much of a TCP checksum the stack computes on transmit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -91,6 +92,11 @@ pub(crate) struct Core {
     pub(crate) ports: PortBlocks,
     pub(crate) listeners: [u32; LISTENER_BUCKETS],
     pub(crate) control: ControlRing,
+    /// Datagram sockets, by local port; and datagrams that are to be sent.
+    pub(crate) mailboxes: [u32; PORT_BUCKETS],
+    pub(crate) datagrams: SendQueue,
+    /// Of the last IPv4 packet that routers may cut up.
+    pub(crate) identification: u16,
     pub(crate) wheel: TimerWheel,
     pub(crate) net: NetTables,
     pub(crate) early: EarlyCount,
@@ -134,6 +140,9 @@ impl Default for Core {
             ports: PortBlocks::default(),
             listeners: [NONE; LISTENER_BUCKETS],
             control: ControlRing::default(),
+            mailboxes: [NONE; PORT_BUCKETS],
+            datagrams: SendQueue::EMPTY,
+            identification: 0,
             wheel: TimerWheel::default(),
             net: NetTables::default(),
             early: EarlyCount::default(),
@@ -166,6 +175,8 @@ impl Core {
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();
+        self.mailboxes = [NONE; PORT_BUCKETS];
+        self.datagrams = SendQueue::EMPTY;
         self.early = EarlyCount::default();
         self.destinations = Destinations::default();
         self.wheel.clear();

@@ -20,12 +20,16 @@ pub struct TxFrame {
     pub frame: FrameId,
     pub off: u16,
     pub len: u16,
-    /// Where the TCP header starts, counted from `off`: for a device that finishes the checksum.
+    /// Where the TCP or UDP header starts, counted from `off`, and where in it the checksum is: for a device that
+    /// finishes it.
     pub transport: u8,
+    pub checksum: u8,
     /// The queue the flow's frames arrive on.
     pub queue: u8,
 }
 
+/// Where the checksum is in a TCP header.
+const CHECKSUM_AT: u8 = 16;
 /// Segments a connection may send before it is the next one's turn.
 const TURN: u32 = 8;
 /// How long a connection waits before it asks for its neighbour's MAC again.
@@ -49,6 +53,11 @@ impl Engine<'_> {
         if let Some(ready) = self.state.control.pop() {
             self.frames.mark_in_tx(ready.frame);
             self.frames.release(ready.frame);
+            return Some(self.count_transmit(ready));
+        }
+        if self.state.datagrams.takes_turn()
+            && let Some(ready) = self.poll_datagram()
+        {
             return Some(self.count_transmit(ready));
         }
         while self.state.transmit.head != NONE {
@@ -82,7 +91,7 @@ impl Engine<'_> {
                 &flow,
                 hop,
                 service,
-                TxFrame { frame: out.frame, off: out.off, len: out.len, transport: 0, queue },
+                TxFrame { frame: out.frame, off: out.off, len: out.len, queue, ..TxFrame::default() },
             );
             self.frames.mark_in_tx(out.frame);
             if !out.keep {
@@ -90,7 +99,8 @@ impl Engine<'_> {
             }
             return Some(self.count_transmit(ready));
         }
-        None
+        let ready = self.poll_datagram()?;
+        Some(self.count_transmit(ready))
     }
 
     /// After a segment of the connection at the front: does it stay, go to the back, or leave the list?
@@ -134,7 +144,7 @@ impl Engine<'_> {
         ip::transmit(flow, service, segment.len, network);
         let ethertype = if flow.remote.ip.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
         ethernet::emit(&ethernet::Header { dst: hop.mac, src: config.mac, tags: hop.tags, ethertype }, ether);
-        TxFrame { off: off as u16, len: len as u16, transport: headers as u8, ..segment }
+        TxFrame { off: off as u16, len: len as u16, transport: headers as u8, checksum: CHECKSUM_AT, ..segment }
     }
 
     /// Makes sure that the connection's cached MAC is as fresh as the tables. One comparison, unless they changed.

@@ -8,7 +8,7 @@ pub mod tables;
 use crate::addr::{Flow, Ip};
 use crate::drops::Drop;
 use crate::link::Family;
-use crate::wire::{ipv4, ipv6};
+use crate::wire::{ipv4, ipv6, udp};
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -52,6 +52,16 @@ pub fn transmit(flow: &Flow, service: Service, payload_len: u16, out: &mut [u8])
         ipv4::emit(&flow.local.ip, &flow.remote.ip, TCP, service, payload_len, out);
     } else {
         ipv6::emit(&flow.local.ip, &flow.remote.ip, TCP, service, payload_len, out);
+    }
+}
+
+/// Writes the header of a UDP packet of `payload_len` bytes to the start of `out`.
+#[inline]
+pub fn transmit_datagram(flow: &Flow, service: Service, payload_len: u16, out: &mut [u8]) {
+    if flow.remote.ip.is_v4() {
+        ipv4::emit(&flow.local.ip, &flow.remote.ip, udp::PROTOCOL, service, payload_len, out);
+    } else {
+        ipv6::emit(&flow.local.ip, &flow.remote.ip, udp::PROTOCOL, service, payload_len, out);
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Hop {
 }
 
 impl Hop {
-    pub fn new(mac: Mac, tags: Tags) -> Hop {
+    pub const fn new(mac: Mac, tags: Tags) -> Hop {
         Hop { mac, _pad: 0, tags }
     }
 

@@ -4,12 +4,13 @@
 //! error numbers. None of them blocks: [`Errno::EAGAIN`] and [`Errno::EINPROGRESS`] mean "wait, then ask again".
 //! - `table.rs`: what a socket is, who holds it, how it goes; `unconnected.rs`: what it has besides until a connection
 //!   speaks for it;
-//! - `stream.rs`: connect, send, receive, shutdown; `listener.rs`: listen and accept; `syn_queue.rs`: who gets in;
-//! - `fast_open.rs`: data on the SYN;
+//! - `stream.rs`: connect, send, receive, shutdown; `datagram.rs`: the same without connections;
+//! - `listener.rs`: listen and accept; `syn_queue.rs`: who gets in; `fast_open.rs`: data on the SYN;
 //! - `ports.rs`: local ports for connect; `options.rs`: get and set;
 //! - [`readiness`]: what poll would say, as Linux's `tcp_poll` computes it; `epoll.rs`: sets, items and ready lists;
 //! - `errno.rs`: Linux's error numbers.
 
+mod datagram;
 mod epoll;
 mod errno;
 mod fast_open;
@@ -22,6 +23,7 @@ mod syn_queue;
 mod table;
 mod unconnected;
 
+pub use datagram::{Datagram, DatagramFacts};
 pub use epoll::{EpollEvent, EpollItem, EpollSet, SetId};
 pub use errno::Errno;
 pub(crate) use fast_open::EarlyCount;
@@ -29,6 +31,6 @@ pub(crate) use listener::{LISTENER_BUCKETS, QUEUE_ACCEPT, QUEUE_NONE, QUEUE_SYN}
 pub use options::SocketOption;
 pub(crate) use ports::PortBlocks;
 pub use stream::How;
-pub(crate) use table::Holders;
 pub use table::{Family, ProcId, Socket, SocketId};
+pub(crate) use table::{Holders, Kind};
 pub use unconnected::Unconnected;

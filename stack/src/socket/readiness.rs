@@ -45,6 +45,7 @@ impl Engine<'_> {
             // A fresh socket is in CLOSE: hung up, and nothing keeps it from being written to.
             Kind::Stream if socket.conn == NONE => WRITABLE | HUP | if socket.error.is_set() { ERR } else { 0 },
             Kind::Stream => self.stream_readiness(index),
+            Kind::Datagram => self.datagram_readiness(index),
         }
     }
 
@@ -91,6 +92,9 @@ impl Engine<'_> {
         if socket.conn != NONE && !self.conns[socket.conn].is_writable(&self.frames) {
             self.want_room(index);
         }
+        if self.sockets[index].kind == Kind::Datagram && !self.has_datagram_room() {
+            self.want_room(index);
+        }
     }
 
     /// The socket is told when there is room. No acknowledgement will tell one that has nothing under way: what it waits
@@ -98,7 +102,9 @@ impl Engine<'_> {
     pub(crate) fn want_room(&mut self, index: u32) {
         let socket = &mut self.sockets[index];
         socket.wants_room = true;
-        if socket.conn != NONE {
+        if socket.kind == Kind::Datagram {
+            self.note_datagram_waits();
+        } else if socket.conn != NONE {
             // It may not know: at the last write there was room, and frames became few since.
             self.conns[socket.conn].want_room();
         }

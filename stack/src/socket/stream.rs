@@ -210,6 +210,7 @@ impl Engine<'_> {
             return;
         }
         self.state.starved = false;
+        self.feed_datagram_senders();
         for index in 0..self.sockets.used() {
             let socket = &mut self.sockets[index];
             if socket.wants_room && socket.conn != NONE && self.conns[socket.conn].is_writable(&self.frames) {

@@ -47,6 +47,7 @@ pub(crate) enum Kind {
     Free,
     Stream,
     Listener,
+    Datagram,
 }
 
 /// How far connect() has got, as far as the caller was told (Linux: SS_UNCONNECTED, SS_CONNECTING, SS_CONNECTED).
@@ -272,6 +273,7 @@ impl Engine<'_> {
                 self.orphan_connection(now, socket.conn, linger);
             }
             Kind::Stream => {}
+            Kind::Datagram => self.close_mailbox(index),
         }
         self.drop_own(index);
         self.free_slot(index);

@@ -1,7 +1,7 @@
 //! What only a socket without a connection has, in a record of its own: sockets with one are many, and need none of it.
 //!
 //! socket() and listen() make the record. A connection takes over with its own options and endpoint, and the record goes;
-//! when a connection attempt fails, the socket gets it back. Accepted sockets never had one. There are as many records as
+//! when a connection attempt fails, the socket gets it back. Accepted sockets never had one; datagram sockets always do. There are as many records as
 //! sockets, so there is always one to be had.
 
 use super::Socket;
@@ -10,26 +10,29 @@ use crate::engine::{Engine, Queue};
 use crate::slab::{NONE, SlabItem};
 use crate::tcp::Options;
 use crate::time::Instant;
+use crate::udp::Mailbox;
 
 /// A socket that no connection speaks for.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Unconnected {
-    /// Listeners: the next of the same bucket. Links free records.
+    /// Listeners and datagram sockets: the next of the same bucket. Links free records.
     pub(crate) listener_next: u32,
+    /// Of datagram sockets: the datagrams that found no room (SO_RXQ_OVFL).
     pub(crate) backlog: u32,
     /// What it is bound to.
     pub(crate) local: Endpoint,
-    /// Listeners: those whose handshake is not complete, and those that wait for accept().
+    /// Listeners: those whose handshake is not complete, and those that wait for accept(); in the second a datagram socket
+    /// has what it received.
     pub(crate) syn_queue: Queue,
     pub(crate) accept_queue: Queue,
     /// Until when acknowledgements may bring a SYN cookie back.
     pub(crate) cookies_until: Instant,
     /// What connections of this socket start with.
     pub(crate) options: Options,
+    /// Datagram sockets: the protocol's half.
+    pub(crate) mailbox: Mailbox,
 }
-
-const _: () = assert!(size_of::<Unconnected>() <= 120);
 
 impl Unconnected {
     /// Nobody's record.
@@ -47,6 +50,7 @@ impl Unconnected {
             accept_queue: Queue::EMPTY,
             cookies_until: Instant::ZERO,
             options,
+            mailbox: Mailbox::EMPTY,
         }
     }
 }

@@ -171,8 +171,9 @@ impl Tcb {
         self.agree_on_ecn(seg);
         self.ts.agree(options.timestamp, cx.now);
         self.snd.shift = if self.rcv.scaling { options.window_scale.unwrap_or(0) } else { 0 };
-        // RFC 9293 §3.7.1: without the option, 536. Linux's floor keeps a hostile peer from one-byte segments.
-        self.settle_path(cx, options.mss.unwrap_or(536).clamp(64, self.rcv.own_mss.max(64)));
+        // RFC 9293 §3.7.1: the MSS without the option. Linux's floor keeps a hostile peer from one-byte segments.
+        let unsaid = if self.flow.remote.ip.is_v4() { 536 } else { 1220 };
+        self.settle_path(cx, options.mss.unwrap_or(unsaid).clamp(64, self.rcv.own_mss.max(64)));
         self.congestion = Congestion::new(self.options.congestion, u32::from(self.snd.mss));
         // The window field of a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(seg.window);

@@ -1,9 +1,9 @@
 //! ICMP errors (RFC 792, RFC 4443): what they say, and of which segment.
 //!
-//! Only errors about TCP get here; echo and the rest are the kernel's.
+//! Only errors about TCP and UDP get here; echo and the rest are the kernel's.
 
 use super::checksum::Sum;
-use super::{be16, be32, ipv4, ipv6};
+use super::{be16, be32, ipv4, ipv6, udp};
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::drops::Drop;
 
@@ -29,13 +29,15 @@ pub enum Kind {
     ParameterProblem,
 }
 
-/// An error about a TCP segment that we seem to have sent.
+/// An error about a segment or datagram that we seem to have sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Error {
     pub kind: Kind,
-    /// The flow of the quoted segment, seen from its sender: us.
+    /// The protocol of what is quoted.
+    pub protocol: u8,
+    /// The flow of what is quoted, seen from its sender: us.
     pub flow: Flow,
-    /// The quoted segment's sequence number.
+    /// The quoted segment's sequence number; means nothing for UDP.
     pub seq: u32,
 }
 
@@ -90,14 +92,14 @@ fn check_length(message: &[u8]) -> Result<(), Drop> {
 
 fn error(kind: Kind, quote: &[u8], packet: ipv4::Packet) -> Result<Error, Drop> {
     let segment = quote.get(packet.payload_off..packet.payload_off + 8).ok_or(Drop::IcmpMalformed)?;
-    if packet.protocol != PROTOCOL_TCP {
+    if packet.protocol != PROTOCOL_TCP && packet.protocol != udp::PROTOCOL {
         return Err(Drop::IcmpNoFlow);
     }
     let flow = Flow {
         local: Endpoint::new(packet.src, be16(segment, 0)),
         remote: Endpoint::new(packet.dst, be16(segment, 2)),
     };
-    Ok(Error { kind, flow, seq: be32(segment, 4) })
+    Ok(Error { kind, protocol: packet.protocol, flow, seq: be32(segment, 4) })
 }
 
 #[cfg(test)]

@@ -80,6 +80,16 @@ pub fn emit(src: &Ip, dst: &Ip, protocol: u8, service: Service, payload_len: u16
     out[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
+/// Lets routers cut up the packet of a header that was emitted; its fragments need a name then (RFC 6864 §4.2).
+pub fn allow_fragments(header: &mut [u8], identification: u16) {
+    header[4..6].copy_from_slice(&identification.to_be_bytes());
+    header[6..8].copy_from_slice(&[0, 0]);
+    let header = &mut header[..HEADER_LEN];
+    header[10..12].copy_from_slice(&[0, 0]);
+    let checksum = Sum::ZERO.add_bytes(header).checksum();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +105,14 @@ mod tests {
         let p = parse(&packet()).unwrap();
         assert_eq!((p.src, p.dst), (Ip::v4([10, 0, 0, 1]), Ip::v4([10, 0, 0, 2])));
         assert_eq!((p.protocol, p.tos, p.payload_off, p.payload_len), (6, 0xb9, 20, 40));
+    }
+
+    #[test]
+    fn what_may_be_cut_has_a_name_and_a_checksum() {
+        let mut p = packet();
+        allow_fragments(&mut p, 0x1234);
+        assert!(parse(&p).is_ok());
+        assert_eq!(p[4..8], [0x12, 0x34, 0, 0]);
     }
 
     #[test]
