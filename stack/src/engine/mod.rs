@@ -47,6 +47,7 @@ macro_rules! context {
             frames: &mut $engine.frames,
             counters: &mut $engine.state.counters,
             tunables: &$engine.state.tunables,
+            cookie: None,
         }
     };
 }

@@ -61,8 +61,8 @@ impl Engine<'_> {
         let iss = iss_above.unwrap_or_else(|| isn(&secret, &flow, now));
         let grant = self.grant_fast_open(now, listener, &flow, seg);
         let mut tcb = self.half_open(now, listener, origin, seg, iss);
-        if let Some(cookie) = grant.cookie {
-            tcb.grant_cookie(cookie);
+        if grant.gives_cookie {
+            tcb.grant_cookie();
         }
         let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
         self.state.counters.passive_opens += 1;

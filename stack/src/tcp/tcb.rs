@@ -71,13 +71,13 @@ pub struct Tcb {
     pub(super) ts: Timestamps,
     pub(super) urgent: Urgent,
     pub(super) tally: Tally,
-    pub(super) fast_open: FastOpen,
     pub(super) path: PathMtu,
     pub(super) options: Options,
     pub(super) ecn: Ecn,
     flow: Flow,
     pub(super) state: State,
     pub(super) owed: Owed,
+    pub(super) fast_open: FastOpen,
     /// A listener made it.
     pub(super) passive: bool,
     /// Before the handshake: we offer selective acknowledgements. After: both agreed (RFC 2018 §2).

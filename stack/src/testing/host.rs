@@ -187,6 +187,6 @@ impl Host {
 fn blank_tcb(tunables: &Tunables) -> Tcb {
     let (mut free, mut counters) = (FreeList::default(), Counters::default());
     let mut frames = Frames::new(&mut [], &[], &mut [], &mut free, OWNER);
-    let mut cx = Context { now: Instant::ZERO, frames: &mut frames, counters: &mut counters, tunables };
+    let mut cx = Context { now: Instant::ZERO, frames: &mut frames, counters: &mut counters, tunables, cookie: None };
     Tcb::connect(&mut cx, Flow::default(), 0, 0, 1460, &Options::new(tunables))
 }
