@@ -184,9 +184,8 @@ impl Engine<'_> {
         if n < data.len() {
             self.want_room(index);
         }
-        if n > 0 {
-            self.schedule(now, conn);
-        }
+        // Also when nothing was taken: the call looked whether what waits for its pace may go, and then nobody else will.
+        self.schedule(now, conn);
         if n == 0 && !data.is_empty() { Err(Errno::EAGAIN) } else { Ok(n) }
     }
 

@@ -17,6 +17,32 @@ use crate::tcp::{Algorithm, Options};
 use crate::time::{Instant, MS, SEC};
 use crate::tunables::Tunables;
 
+/// One transfer: how much, by which algorithm, over which path.
+#[derive(Clone, Copy, Debug)]
+struct Transfer {
+    algorithm: Algorithm,
+    octets: usize,
+    seed: u64,
+    round_trip_us: u64,
+    /// Losses in a thousand, and whether acknowledgements are lost as well.
+    loss: u32,
+    loses_acks: bool,
+    queue_bytes: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    /// From connect() to the last octet; and octets read in the first [`STARTUP_US`].
+    took_us: u64,
+    started: usize,
+    rto_expiries: u64,
+    retransmits: u64,
+}
+
+/// By then every algorithm here has found out what the path can do.
+const STARTUP_US: u64 = 2 * SEC;
+
 /// Losses in a thousand, and round-trip times.
 const LOSSES: [u32; 4] = [0, 1, 10, 30];
 const ROUND_TRIPS_US: [u64; 3] = [MS, 20 * MS, 100 * MS];
@@ -40,7 +66,8 @@ fn table(algorithm: Algorithm) -> String {
     for loss in LOSSES {
         text += &format!("\n{:>4}.{} %", loss / 10, loss % 10);
         for round_trip in ROUND_TRIPS_US {
-            let took: u64 = (0..SEEDS).map(|seed| transfer(seed + 1, loss, round_trip, algorithm)).sum();
+            let cell = |seed| Transfer { loss, ..Transfer::plain(algorithm, seed + 1, round_trip) };
+            let took: u64 = (0..SEEDS).map(|seed| cell(seed).run().took_us).sum();
             let kbit_per_s = SEEDS * OCTETS as u64 * 8 * 1000 / took.max(1);
             text += &format!("{:>9}.{:02}", kbit_per_s / 1000, kbit_per_s % 1000 / 10);
         }
@@ -48,38 +75,66 @@ fn table(algorithm: Algorithm) -> String {
     text + "\n"
 }
 
-/// Microseconds from connect() to the last octet.
-fn transfer(seed: u64, loss: u32, round_trip_us: u64, algorithm: Algorithm) -> u64 {
-    let tunables = Tunables {
-        congestion: algorithm as u32,
-        rmem_bytes: [4096, 8 << 20, 8 << 20],
-        wmem_bytes: [4096, 8 << 20, 8 << 20],
-        reassembly_frames: 4096,
-        ..Tunables::default()
-    };
-    let host = |n| HostConfig { frames: 8192, tunables, ..HostConfig::nth(n) };
-    let mut network = Network::new(seed, &[host(1), host(2)]);
-    for (i, attachment) in network.attachments.iter_mut().enumerate() {
-        let plain = LinkConfig { delay_us: round_trip_us / 4, ..LinkConfig::default() };
-        attachment.down.config = plain;
-        attachment.up.config = match i {
-            0 => plain,
-            _ => LinkConfig { loss, kbit_per_s: KBIT_PER_S, queue_bytes: QUEUE_BYTES, ..plain },
+impl Transfer {
+    fn plain(algorithm: Algorithm, seed: u64, round_trip_us: u64) -> Transfer {
+        Transfer {
+            algorithm,
+            octets: OCTETS,
+            seed,
+            round_trip_us,
+            loss: 0,
+            loses_acks: false,
+            queue_bytes: QUEUE_BYTES,
+        }
+    }
+
+    fn network(&self) -> Network {
+        let tunables = Tunables {
+            congestion: self.algorithm as u32,
+            rmem_bytes: [4096, 8 << 20, 8 << 20],
+            wmem_bytes: [4096, 8 << 20, 8 << 20],
+            reassembly_frames: 4096,
+            ..Tunables::default()
         };
+        let host = |n| HostConfig { frames: 8192, tunables, ..HostConfig::nth(n) };
+        let mut network = Network::new(self.seed, &[host(1), host(2)]);
+        let plain = LinkConfig { delay_us: self.round_trip_us / 4, ..LinkConfig::default() };
+        let back = LinkConfig { loss: if self.loses_acks { self.loss } else { 0 }, ..plain };
+        let there = LinkConfig { loss: self.loss, kbit_per_s: KBIT_PER_S, queue_bytes: self.queue_bytes, ..plain };
+        for (attachment, up) in network.attachments.iter_mut().zip([back, there]) {
+            attachment.down.config = plain;
+            attachment.up.config = up;
+        }
+        network
     }
-    let began = network.now();
-    let limit = began.after_us(LIMIT_US);
-    let (listener, client) = open(&mut network);
-    let (mut server, mut sent, mut received) = (None, 0, 0);
-    while received < OCTETS {
-        assert!(network.now() < limit, "only {received} octets in {LIMIT_US} us");
-        let now = network.now();
-        server = server.or_else(|| network.hosts[0].engine().accept(now, listener, PROC).ok().map(|(s, _)| s));
-        sent += write(&mut network.hosts[1], now, client, sent);
-        received += server.map_or(0, |s| read(&mut network.hosts[0], now, s, received));
-        network.step(limit, &mut Nobody);
+
+    fn run(&self) -> Outcome {
+        let mut network = self.network();
+        let began = network.now();
+        let limit = began.after_us(LIMIT_US);
+        let (listener, client) = open(&mut network);
+        let (mut server, mut sent, mut received, mut started) = (None, 0, 0, 0);
+        while received < self.octets {
+            assert!(network.now() < limit, "only {received} octets in {LIMIT_US} us");
+            let now = network.now();
+            server = server.or_else(|| network.hosts[0].engine().accept(now, listener, PROC).ok().map(|(s, _)| s));
+            sent += write(&mut network.hosts[1], now, client, sent, self.octets);
+            if let Some(server) = server {
+                received += read_all(&mut network.hosts[0], now, server, received);
+            }
+            if now.since_us(began) < STARTUP_US {
+                started = received;
+            }
+            network.step(limit, &mut Nobody);
+        }
+        let counters = *network.hosts[1].engine().counters();
+        Outcome {
+            took_us: network.now().since_us(began),
+            started,
+            rto_expiries: counters.rto_expiries,
+            retransmits: counters.retransmits,
+        }
     }
-    network.now().since_us(began)
 }
 
 fn open(network: &mut Network) -> (SocketId, SocketId) {
@@ -94,20 +149,23 @@ fn open(network: &mut Network) -> (SocketId, SocketId) {
     (listener, client)
 }
 
-fn write(host: &mut Host, now: Instant, socket: SocketId, from: usize) -> usize {
+fn write(host: &mut Host, now: Instant, socket: SocketId, from: usize, total: usize) -> usize {
     let room = host.engine().send_room(socket).unwrap_or(0) as usize;
-    let end = OCTETS.min(from + room.min(65_536));
+    let end = total.min(from + room.min(65_536));
     let data: super::alloc::vec::Vec<u8> = (from..end).map(|at| octet(1, Side::Client, at as u64)).collect();
     host.engine().send(now, socket, &data).unwrap_or(0)
 }
 
-fn read(host: &mut Host, now: Instant, socket: SocketId, from: usize) -> usize {
-    let mut data = vec![0; 65_536];
-    let n = host.engine().recv(now, socket, &mut data, false).unwrap_or(0);
-    for (i, byte) in data[..n].iter().enumerate() {
-        assert_eq!(*byte, octet(1, Side::Client, (from + i) as u64), "octet {}", from + i);
+/// What filled a hole may bring much at once.
+fn read_all(host: &mut Host, now: Instant, socket: SocketId, from: usize) -> usize {
+    let (mut data, mut at) = (vec![0; 65_536], from);
+    while let Some(n) = host.engine().recv(now, socket, &mut data, false).ok().filter(|n| *n > 0) {
+        for (i, byte) in data[..n].iter().enumerate() {
+            assert_eq!(*byte, octet(1, Side::Client, (at + i) as u64), "octet {}", at + i);
+        }
+        at += n;
     }
-    n
+    at - from
 }
 
 #[test]
@@ -125,4 +183,48 @@ fn throughput_is_what_was_committed() {
     }
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(text == committed, "throughput changed; if that is meant, SIDESTEP_BLESS=1 writes the snapshot:\n{text}");
+}
+
+/// Kbit/s after [`STARTUP_US`], of a long transfer.
+fn rate_after_startup(transfer: Transfer) -> u64 {
+    let long = Transfer { octets: 30_000_000, ..transfer };
+    let outcome = long.run();
+    (long.octets - outcome.started) as u64 * 8000 / (outcome.took_us - STARTUP_US)
+}
+
+#[test]
+fn bbr_fills_a_link_that_loses() {
+    for round_trip_us in [20 * MS, 100 * MS] {
+        for loss in [0, 10] {
+            let transfer = Transfer { loss, ..Transfer::plain(Algorithm::Bbr, 1, round_trip_us) };
+            let rate = rate_after_startup(transfer);
+            assert!(rate >= 85_000, "{rate} kbit/s of {KBIT_PER_S}: {transfer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_queue_of_one_bandwidth_delay_product_is_enough_for_the_others() {
+    for algorithm in [Algorithm::Cubic, Algorithm::Reno] {
+        for round_trip_us in [20 * MS, 100 * MS] {
+            let queue_bytes = KBIT_PER_S * round_trip_us / 8000;
+            let transfer = Transfer { queue_bytes, ..Transfer::plain(algorithm, 1, round_trip_us) };
+            let rate = rate_after_startup(transfer);
+            assert!(rate >= 90_000, "{rate} kbit/s of {KBIT_PER_S}: {transfer:?}");
+        }
+    }
+}
+
+/// With SACK at both ends only the last thing in flight can be lost so that nothing tells of it.
+#[test]
+fn random_losses_are_hardly_ever_repaired_by_the_timer() {
+    for algorithm in [Algorithm::Cubic, Algorithm::Reno, Algorithm::Bbr] {
+        for loss in [10, 30] {
+            let one = |seed| Transfer { loss, loses_acks: true, ..Transfer::plain(algorithm, seed, 20 * MS) }.run();
+            let all: super::alloc::vec::Vec<Outcome> = (1..=10).map(one).collect();
+            let timeouts: u64 = all.iter().map(|outcome| outcome.rto_expiries).sum();
+            let retransmits: u64 = all.iter().map(|outcome| outcome.retransmits).sum();
+            assert!(retransmits >= 100 && timeouts <= 1, "{algorithm:?}, {loss}: {timeouts} of {retransmits}");
+        }
+    }
 }

@@ -82,6 +82,18 @@ fn everything_the_page_names_is_there() {
 }
 
 #[test]
+fn the_page_of_limits_names_tests_that_are_there() {
+    let defined = defined();
+    let limits = fs::read_to_string(root().join("docs/limits.md")).expect("docs/limits.md");
+    let tests = rows(&limits).into_iter().flat_map(|row| row.cells.last().cloned());
+    let missing: Vec<String> = tests
+        .flat_map(|cell| names(&cell).map(str::to_string).collect::<Vec<_>>())
+        .filter(|name| !defined.contains(name))
+        .collect();
+    assert!(missing.is_empty(), "docs/limits.md names what is not there: {missing:?}");
+}
+
+#[test]
 fn every_requirement_is_listed_once_and_has_a_status() {
     let page = page();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `buffers`: how large they get;
 //! `malformed`: hostile frames; `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs
-//! without end; `fast_open`: data on them; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `link`:
-//! VLANs, a device that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header says; `ring`: frames
+//! without end; `fast_open`: data on them; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `limits`: full
+//! tables; `link`: VLANs, a device that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header says; `ring`: frames
 //! that have not left yet; `sockets`: the smaller calls; `urgent`: urgent data. `raw` makes segments by hand.
 
 mod buffers;
@@ -12,6 +12,7 @@ mod fast_open;
 mod flood;
 mod icmp;
 mod lifecycle;
+mod limits;
 mod link;
 mod malformed;
 mod next_hop;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::socket::SocketOption;
 use crate::tcp::Algorithm;
-use crate::time::Instant;
+use crate::time::{Instant, MS};
 use crate::wire::{ethernet, ipv4};
 
 /// Moves `total` octets from client to server; returns the microseconds it took.
@@ -40,6 +40,26 @@ fn the_pace_is_kept_and_reached_whatever_the_wheels_grain() {
         assert!(reached > rate * 93 / 100, "{reached} of {rate}");
         finish(net);
     }
+}
+
+#[test]
+fn a_write_that_takes_nothing_does_not_stop_the_pace() {
+    let mut net = Net::new(1);
+    net.wire.delay_us = 100 * MS;
+    let (_, server, client) = pair(&mut net);
+    let start = net.now();
+    net.hosts[CLIENT].engine().set_max_pacing_rate(start, client, 1_000_000).unwrap();
+    let mut got = 0;
+    // Ten segments go at once; twenty with their acknowledgements, over 29 ms, in which nothing arrives.
+    let mut left = send(&mut net, CLIENT, client, &[7; 80_000]).map(|n| 80_000 - n).unwrap();
+    while net.now().since_us(start) < 350 * MS {
+        net.run_for(100);
+        left -= send(&mut net, CLIENT, client, &[7; 80_000][..left.min(1)]).unwrap_or(0);
+        while let Ok(bytes) = recv(&mut net, SERVER, server) {
+            got += bytes.len();
+        }
+    }
+    assert!((29 * 1448..=30 * 1448).contains(&got), "{got}");
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl Tally {
             Some(newest) => rtt_us < newest.rtt_us || rtt_us == newest.rtt_us && end.is_after(newest.end),
         };
         if is_newer {
-            self.newest = Some(Newest { rtt_us, end, was_resent: meta.transmissions != 1 });
+            self.newest = Some(Newest { rtt_us, seq: Seq(meta.seq), end, was_resent: meta.transmissions != 1 });
         }
     }
 }

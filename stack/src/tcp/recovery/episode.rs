@@ -32,8 +32,10 @@ impl Tcb {
         if let Some(newest) = &tally.newest {
             let age_ms = newest.rtt_us / MS as u32;
             let sent_stamp = self.stamp(cx).map(|now| now.wrapping_sub(age_ms));
+            // The echo is that of what filled the front, and tells of nothing else (RFC 7323 §4.3).
+            let is_front = tally.acked > 0 && !newest.seq.is_after(self.snd.una - tally.acked);
             let is_echo_older = matches!((tally.echo, sent_stamp), (Some(echo), Some(sent))
-                if newest.was_resent && echo != 0 && Seq(echo).is_before(Seq(sent)));
+                if is_front && newest.was_resent && echo != 0 && Seq(echo).is_before(Seq(sent)));
             self.recovery.rack.advance(newest, cx.now, self.rtt.min_us(), is_echo_older);
         }
         let was_recovering = self.recovery.phase != Phase::Open;

@@ -151,6 +151,7 @@ pub(super) struct Tally {
 #[derive(Clone, Copy, Debug)]
 struct Newest {
     rtt_us: u32,
+    seq: Seq,
     end: Seq,
     was_resent: bool,
 }

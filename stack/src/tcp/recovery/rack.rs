@@ -53,7 +53,9 @@ impl Rack {
         u32::from(self.reordering).max(DUP_THRESH)
     }
 
-    /// RFC 8985 §6.2, step 2. A retransmission that seems to have been faster than the fastest was not what arrived.
+    /// RFC 8985 §6.2, step 2. A retransmission that seems to have been faster than the fastest was not what arrived. The RFC
+    /// asks the echoed timestamp of every one; but behind a hole the peer echoes what came before the hole, and then no
+    /// retransmission there would ever count. So it is asked only of what filled the front (Linux does not ask at all).
     #[inline]
     pub(super) fn advance(&mut self, newest: &Newest, now: Instant, min_rtt_us: u32, is_echo_older: bool) {
         if newest.was_resent && (newest.rtt_us < min_rtt_us || is_echo_older) {

@@ -186,6 +186,23 @@ fn a_lost_retransmission_is_found_without_a_timeout() {
 }
 
 #[test]
+fn a_lost_retransmission_is_found_by_those_behind_it() {
+    // Nothing else is left to send; and behind the hole the peer echoes a timestamp from before all of them.
+    for timestamps in [true, false] {
+        let len = if timestamps { T } else { M };
+        let mut path = grown(true, timestamps, 50);
+        let lost = offsets_from(60 * M, len, &[3, 4, 5, 6, 7, 8]);
+        path.write(40 * len as usize);
+        path.run(|s| {
+            let is_lost = lost.contains(&s.offset) && s.times <= usize::from(s.offset == lost[0]);
+            if is_lost { Fate::Lost } else { Fate::Arrives }
+        });
+        let c = &path.host.counters;
+        assert_eq!((c.rto_expiries, c.lost_retransmits, path.resent()), (0, 1, 7), "{timestamps}");
+    }
+}
+
+#[test]
 fn a_little_reordering_costs_nothing() {
     // Two overtake: that is no three, and waits for a quarter of a round trip.
     let mut path = Path::new(true, false, 40);
