@@ -120,6 +120,9 @@ impl Engine<'_> {
             self.admit_last_ack(now, conn, origin, seg)?;
         }
         let arrival = self.conns[conn].arrive(&mut context!(self, now), seg, frame);
+        if seg.has(Flags::SYN) {
+            self.keep_cookie(now, conn, seg);
+        }
         self.after(now, conn, arrival);
         Ok(Fate::Taken)
     }

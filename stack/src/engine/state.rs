@@ -56,6 +56,7 @@ pub(crate) struct Slabs {
     pub(crate) conns: SlabState,
     pub(crate) time_waits: SlabState,
     pub(crate) sockets: SlabState,
+    pub(crate) unconnected: SlabState,
     pub(crate) epoll_sets: SlabState,
     pub(crate) epoll_items: SlabState,
 }

@@ -8,7 +8,7 @@ use crate::ip::{self, Service};
 use crate::link::Hop;
 use crate::slab::NONE;
 use crate::socket::Errno;
-use crate::tcp::State;
+use crate::tcp::{Context, State};
 use crate::time::{Instant, MS};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet;
@@ -74,7 +74,9 @@ impl Engine<'_> {
                     continue;
                 }
             }
-            let Some(out) = self.conns[conn].poll_transmit(&mut context!(self, now)) else {
+            let cookie = if self.conns[conn].offers_cookie() { self.cookie_for(now, conn) } else { None };
+            let cx = &mut Context { cookie, ..context!(self, now) };
+            let Some(out) = self.conns[conn].poll_transmit(cx) else {
                 if self.frames.free_count() == 0 && self.conns[conn].wants_transmit() {
                     return None; // It has its turn when frames come back.
                 }

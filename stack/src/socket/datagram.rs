@@ -40,10 +40,10 @@ impl Engine<'_> {
     /// socket() and bind(): datagrams to `local` are taken from now on. An unspecified address stands for all of ours.
     pub fn open_datagram(&mut self, facts: &DatagramFacts, holder: ProcId) -> Result<SocketId, Errno> {
         let options = Options { rcvbuf_bytes: facts.rcvbuf_bytes, ..Options::new(&self.state.tunables) };
-        let s = self.new_socket(Kind::Datagram, facts.family, facts.v6only, options, holder)?;
-        let socket = &mut self.sockets[s.index];
-        (socket.local, socket.mailbox.marks) = (facts.local, facts.marks);
-        socket.mailbox.flags.put(Flags::SHARES_PORT, facts.shares_port);
+        let s = self.new_socket(Kind::Datagram, facts.family, facts.v6only, &options, holder)?;
+        let own = self.own_mut(s.index);
+        (own.local, own.mailbox.marks) = (facts.local, facts.marks);
+        own.mailbox.flags.put(Flags::SHARES_PORT, facts.shares_port);
         self.link_mailbox(s.index);
         Ok(s)
     }
@@ -63,18 +63,18 @@ impl Engine<'_> {
     /// has by that. What waited stays, wherever it came from, as on Linux.
     pub fn connect_datagram(&mut self, s: SocketId, local: Ip, remote: Endpoint) -> Result<(), Errno> {
         let index = self.datagram_slot(s)?;
-        let socket = &mut self.sockets[index];
-        socket.local.ip = local;
-        socket.mailbox.remote = remote;
+        let own = self.own_mut(index);
+        own.local.ip = local;
+        own.mailbox.remote = remote;
         Ok(())
     }
 
     /// connect() to AF_UNSPEC: to and from everybody again, at the address that the shadow has then.
     pub fn disconnect_datagram(&mut self, s: SocketId, local: Ip) -> Result<(), Errno> {
         let index = self.datagram_slot(s)?;
-        let socket = &mut self.sockets[index];
-        socket.local.ip = local;
-        socket.mailbox.remote = Endpoint::default();
+        let own = self.own_mut(index);
+        own.local.ip = local;
+        own.mailbox.remote = Endpoint::default();
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Engine<'_> {
             return Err(error);
         }
         let frame = self.first_received(index).ok_or(Errno::EAGAIN)?;
-        let overflows = self.sockets[index].backlog;
+        let overflows = self.own(index).backlog;
         let facts = Facts::take(self.frames.bytes(frame));
         let taken = take(&Datagram { facts, payload: self.frames.payload(frame), overflows });
         if !peek && let Some(frame) = self.pop_received(index) {
@@ -118,7 +118,7 @@ impl Engine<'_> {
     }
 
     fn first_received(&self, index: u32) -> Option<u32> {
-        Some(self.sockets[index].accept_queue.head).filter(|head| *head != NONE)
+        Some(self.own(index).accept_queue.head).filter(|head| *head != NONE)
     }
 
     /// FIONREAD: bytes of the next datagram, 0 without one.
@@ -130,18 +130,18 @@ impl Engine<'_> {
     /// What the socket's receive buffer holds, as SO_MEMINFO would count it.
     pub fn datagram_bytes_held(&self, s: SocketId) -> Result<u32, Errno> {
         let index = self.datagram_slot(s)?;
-        Ok(self.sockets[index].accept_queue.len.saturating_mul(FRAME_SIZE as u32))
+        Ok(self.own(index).accept_queue.len.saturating_mul(FRAME_SIZE as u32))
     }
 
     /// Datagrams that were lost to a full receive buffer (SO_RXQ_OVFL).
     pub fn datagram_overflows(&self, s: SocketId) -> Result<u32, Errno> {
-        Ok(self.sockets[self.datagram_slot(s)?].backlog)
+        Ok(self.own(self.datagram_slot(s)?).backlog)
     }
 
     /// shutdown(): as on Linux nothing is told to anybody; a reader that waits is let go, a sender gets EPIPE.
     pub fn shutdown_datagram(&mut self, s: SocketId, how: How) -> Result<(), Errno> {
         let index = self.datagram_slot(s)?;
-        let flags = &mut self.sockets[index].mailbox.flags;
+        let flags = &mut self.own_mut(index).mailbox.flags;
         if how != How::Write {
             flags.put(Flags::RECEIVE_SHUT, true);
         }
@@ -154,7 +154,7 @@ impl Engine<'_> {
 
     /// To whom the socket is connected.
     pub fn datagram_remote(&self, s: SocketId) -> Result<Option<Endpoint>, Errno> {
-        let mailbox = &self.sockets[self.datagram_slot(s)?].mailbox;
+        let mailbox = &self.own(self.datagram_slot(s)?).mailbox;
         Ok(mailbox.is_connected().then_some(mailbox.remote))
     }
 
@@ -166,27 +166,27 @@ impl Engine<'_> {
     /// SO_RCVBUF, as the shadow's getsockopt tells it.
     pub fn set_datagram_buffer(&mut self, s: SocketId, rcvbuf_bytes: u32) -> Result<(), Errno> {
         let index = self.datagram_slot(s)?;
-        self.sockets[index].options.rcvbuf_bytes = rcvbuf_bytes;
+        self.own_mut(index).options.rcvbuf_bytes = rcvbuf_bytes;
         Ok(())
     }
 
     /// IP_TTL, IP_TOS and IPv6's two.
     pub fn set_marks(&mut self, s: SocketId, marks: Marks) -> Result<(), Errno> {
         let index = self.datagram_slot(s)?;
-        self.sockets[index].mailbox.marks = marks;
+        self.own_mut(index).mailbox.marks = marks;
         Ok(())
     }
 
     /// Linux's `udp_poll`.
     pub(crate) fn datagram_readiness(&self, index: u32) -> u32 {
-        let socket = &self.sockets[index];
-        let flags = socket.mailbox.flags;
+        let (socket, own) = (&self.sockets[index], self.own(index));
+        let flags = own.mailbox.flags;
         let mut ready = if socket.error.is_set() { ERR } else { 0 };
         if flags.has(Flags::RECEIVE_SHUT) {
             ready |= RDHUP | IN | RDNORM;
             ready |= if flags.has(Flags::SEND_SHUT) { HUP } else { 0 };
         }
-        if !socket.accept_queue.is_empty() {
+        if !own.accept_queue.is_empty() {
             ready |= IN | RDNORM;
         }
         debug_assert!(socket.conn == NONE);

@@ -46,15 +46,15 @@ pub(crate) struct EarlyCount {
 pub(super) struct Grant {
     /// Its data is taken.
     pub(super) is_early: bool,
-    /// The SYN-ACK gives this cookie.
-    pub(super) cookie: Option<FastOpenCookie>,
+    /// The SYN-ACK gives a cookie.
+    pub(super) gives_cookie: bool,
 }
 
 /// How a connection of ours is to begin.
 #[derive(Clone, Copy)]
 pub(super) struct Opening {
-    /// The cookie to send, or the request for one; nothing when neither.
-    cookie: Option<FastOpenCookie>,
+    /// The SYN carries the option: a cookie, or the request for one.
+    has_option: bool,
     /// The SYN waits for data.
     pub(super) may_carry_data: bool,
     mss: u16,
@@ -66,7 +66,7 @@ impl Engine<'_> {
         let mode = self.state.tunables.fastopen;
         let socket = &self.sockets[listener];
         let most = match socket.fast_open_qlen {
-            0 if mode & ALL_LISTENERS != 0 => socket.backlog,
+            0 if mode & ALL_LISTENERS != 0 => self.own(listener).backlog,
             n => u32::from(n),
         };
         let needs_cookie = mode & SERVER_WITHOUT_COOKIE == 0 && socket.fast_open & NO_COOKIE == 0;
@@ -84,9 +84,9 @@ impl Engine<'_> {
         counters.fast_open_passive += u64::from(is_early);
         counters.fast_open_passive_failed += u64::from(!is_early && given.is_some());
         // A cookie that is still right is not given again.
-        let cookie = (syn.options.fast_open.is_some() && !is_current).then(|| ours(0));
-        counters.fast_open_cookies_given += u64::from(cookie.is_some());
-        Grant { is_early, cookie }
+        let gives_cookie = syn.options.fast_open.is_some() && !is_current;
+        counters.fast_open_cookies_given += u64::from(gives_cookie);
+        Grant { is_early, gives_cookie }
     }
 
     fn has_room_for_early(&mut self, now: Instant, most: u32) -> bool {
@@ -116,13 +116,29 @@ impl Engine<'_> {
                 early.resets_until = now.after_us(RESET_REST_US);
             }
         }
-        let Some(lesson) = self.conns[conn].fast_open_lesson() else { return };
+        let Some(has_failed) = self.conns[conn].has_fast_open_failed() else { return };
         let ip = self.conns[conn].flow().remote.ip;
-        if let Some(cookie) = lesson.cookie {
-            self.state.destinations.note_cookie(&ip, cookie, lesson.mss, now);
+        if has_failed || events.has(Events::CONNECTED) {
+            self.state.destinations.note_fast_open(&ip, has_failed, now);
         }
-        if lesson.has_failed || events.has(Events::CONNECTED) {
-            self.state.destinations.note_fast_open(&ip, lesson.has_failed, now);
+    }
+
+    /// What a SYN that offers a cookie carries: the server's if we know it, or the request for one. What a SYN-ACK does: the
+    /// client's.
+    pub(crate) fn cookie_for(&self, now: Instant, conn: u32) -> Option<FastOpenCookie> {
+        let tcb = &self.conns[conn];
+        if tcb.is_passive() {
+            return Some(fast_open_cookie(&self.state.config.isn_secret, tcb.flow(), now, 0));
+        }
+        self.state.destinations.fast_open(&tcb.flow().remote.ip, now).map(|(cookie, _)| cookie)
+    }
+
+    /// Client: keeps the cookie that a SYN-ACK brought, if the connection had asked for it.
+    pub(crate) fn keep_cookie(&mut self, now: Instant, conn: u32, syn_ack: &Segment) {
+        let granted = self.conns[conn].take_granted().zip(syn_ack.options.fast_open);
+        if let Some((mss, cookie)) = granted {
+            let ip = self.conns[conn].flow().remote.ip;
+            self.state.destinations.note_cookie(&ip, cookie, mss, now);
         }
     }
 
@@ -136,12 +152,12 @@ impl Engine<'_> {
         let is_free = mode & CLIENT_WITHOUT_COOKIE != 0 || own & NO_COOKIE != 0;
         let may_carry_data = is_free || !cookie.is_request();
         let mss = if mss == 0 { MSS_UNKNOWN } else { mss };
-        Some(Opening { cookie: (!is_free || !cookie.is_request()).then_some(cookie), may_carry_data, mss })
+        Some(Opening { has_option: !is_free || !cookie.is_request(), may_carry_data, mss })
     }
 
     /// Client: a connection that was just made begins as planned.
     pub(super) fn begin_fast(tcb: &mut crate::tcp::Tcb, opening: &Opening) {
-        tcb.open_fast(opening.cookie, opening.may_carry_data, opening.mss);
+        tcb.open_fast(opening.has_option, opening.may_carry_data, opening.mss);
     }
 
     /// sendto() with MSG_FASTOPEN: connect, and the first data with the SYN where the server's cookie is known; returns how

@@ -1,7 +1,7 @@
 //! Listening sockets: where SYNs find them, and what accept() takes out of them. How connections get in: `syn_queue.rs`.
 
 use super::table::{Kind, Progress};
-use super::{Errno, Family, ProcId, Socket, SocketId};
+use super::{Errno, Family, ProcId, SocketId, Unconnected};
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::engine::{Engine, Queue, flow_hash};
 use crate::slab::{NONE, Slab};
@@ -32,18 +32,18 @@ impl Engine<'_> {
         holder: ProcId,
     ) -> Result<SocketId, Errno> {
         let family = if local.ip.is_v4() { Family::V4 } else { Family::V6 };
-        let s = self.new_socket(Kind::Listener, family, v6only, *options, holder)?;
+        let s = self.new_socket(Kind::Listener, family, v6only, options, holder)?;
         let head = core::mem::replace(&mut self.state.listeners[bucket(local.port)], s.index);
         let backlog = backlog.min(self.state.tunables.somaxconn);
-        let socket = &mut self.sockets[s.index];
-        (socket.local, socket.backlog, socket.listener_next) = (local, backlog, head);
+        let own = self.own_mut(s.index);
+        (own.local, own.backlog, own.listener_next) = (local, backlog, head);
         Ok(s)
     }
 
     /// listen() again, with another backlog.
     pub fn set_backlog(&mut self, s: SocketId, backlog: u32) -> Result<(), Errno> {
         let index = self.listener_slot(s)?;
-        self.sockets[index].backlog = backlog.min(self.state.tunables.somaxconn);
+        self.own_mut(index).backlog = backlog.min(self.state.tunables.somaxconn);
         Ok(())
     }
 
@@ -61,24 +61,21 @@ impl Engine<'_> {
         let mut at = self.state.listeners[bucket(port)];
         core::iter::from_fn(move || {
             let index = (at != NONE).then_some(at)?;
-            at = self.sockets[index].listener_next;
+            at = self.own(index).listener_next;
             Some(index)
         })
-        .filter(move |index| self.sockets[*index].local.port == port)
+        .filter(move |index| self.own(*index).local.port == port)
     }
 
     /// The listener for a new flow: the exact address beats a wildcard, a wildcard of the same family beats `::`;
     /// among equals the flow's hash decides.
     pub(crate) fn find_listener(&self, flow: &Flow) -> Option<u32> {
-        let score = |index: u32| {
-            let socket = &self.sockets[index];
-            match socket.local.ip {
-                ip if ip == flow.local.ip => 3,
-                Ip::UNSPECIFIED_V4 if flow.local.ip.is_v4() => 2,
-                Ip::UNSPECIFIED if !flow.local.ip.is_v4() => 2,
-                Ip::UNSPECIFIED if !socket.v6only => 1,
-                _ => 0,
-            }
+        let score = |index: u32| match self.own(index).local.ip {
+            ip if ip == flow.local.ip => 3,
+            Ip::UNSPECIFIED_V4 if flow.local.ip.is_v4() => 2,
+            Ip::UNSPECIFIED if !flow.local.ip.is_v4() => 2,
+            Ip::UNSPECIFIED if !self.sockets[index].v6only => 1,
+            _ => 0,
         };
         let port = flow.local.port;
         let best = self.listeners_of(port).map(score).max().filter(|best| *best > 0)?;
@@ -94,13 +91,13 @@ impl Engine<'_> {
     /// first call on it tells, as on Linux.
     pub fn accept(&mut self, now: Instant, s: SocketId, holder: ProcId) -> Result<(SocketId, Endpoint), Errno> {
         let listener = self.listener_slot(s)?;
-        let conn = self.sockets[listener].accept_queue.head;
+        let conn = self.own(listener).accept_queue.head;
         if conn == NONE {
             return Err(Errno::EAGAIN);
         }
         let parent = self.sockets[listener];
-        let accepted = self.new_socket(Kind::Stream, parent.family, parent.v6only, parent.options, holder)?;
-        unlink(&mut self.sockets[listener].accept_queue, &mut self.conns, conn);
+        let accepted = self.new_slot(Kind::Stream, parent.family, parent.v6only, holder)?;
+        unlink(&mut self.unconnected[parent.unconnected].accept_queue, &mut self.conns, conn);
         self.attach(accepted.index, conn);
         let socket = &mut self.sockets[accepted.index];
         (socket.progress, socket.rcvlowat) = (Progress::Connected, parent.rcvlowat);
@@ -112,13 +109,15 @@ impl Engine<'_> {
 
     /// Whether accept() would find something.
     pub fn has_pending_accepts(&self, s: SocketId) -> bool {
-        self.listener_slot(s).is_ok_and(|index| !self.sockets[index].accept_queue.is_empty())
+        self.listener_slot(s).is_ok_and(|index| !self.own(index).accept_queue.is_empty())
     }
 
     /// The listener goes. Whoever waits in its queues gets a RST.
     pub(super) fn close_listener(&mut self, now: Instant, index: u32) {
         self.unlink_listener(index);
-        for queue in [self.sockets[index].accept_queue, self.sockets[index].syn_queue] {
+        let own = self.own_mut(index);
+        let queues = [&mut own.accept_queue, &mut own.syn_queue].map(|queue| core::mem::replace(queue, Queue::EMPTY));
+        for queue in queues {
             let mut conn = queue.head;
             while conn != NONE {
                 let link = &mut self.conns[conn].link;
@@ -129,12 +128,10 @@ impl Engine<'_> {
                 conn = next;
             }
         }
-        self.sockets[index].accept_queue = Queue::EMPTY;
-        self.sockets[index].syn_queue = Queue::EMPTY;
     }
 
     fn unlink_listener(&mut self, index: u32) {
-        let Socket { local, listener_next, .. } = self.sockets[index];
+        let Unconnected { local, listener_next, .. } = *self.own(index);
         let head = &mut self.state.listeners[bucket(local.port)];
         if *head == index {
             *head = listener_next;
@@ -142,12 +139,12 @@ impl Engine<'_> {
         }
         let mut at = *head;
         while at != NONE {
-            let socket = &mut self.sockets[at];
-            if socket.listener_next == index {
-                socket.listener_next = listener_next;
+            let own = self.own_mut(at);
+            if own.listener_next == index {
+                own.listener_next = listener_next;
                 return;
             }
-            at = socket.listener_next;
+            at = own.listener_next;
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! All calls are methods of [`Engine`](crate::engine::Engine); each returns what the system call would, with Linux's
 //! error numbers. None of them blocks: [`Errno::EAGAIN`] and [`Errno::EINPROGRESS`] mean "wait, then ask again".
-//! - `table.rs`: what a socket is, who holds it, how it goes;
+//! - `table.rs`: what a socket is, who holds it, how it goes; `unconnected.rs`: what it has besides until a connection
+//!   speaks for it;
 //! - `stream.rs`: connect, send, receive, shutdown; `datagram.rs`: the same without connections;
 //! - `listener.rs`: listen and accept; `syn_queue.rs`: who gets in; `fast_open.rs`: data on the SYN;
 //! - `ports.rs`: local ports for connect; `options.rs`: get and set;
@@ -20,6 +21,7 @@ pub mod readiness;
 mod stream;
 mod syn_queue;
 mod table;
+mod unconnected;
 
 pub use datagram::{Datagram, DatagramFacts};
 pub use epoll::{EpollEvent, EpollItem, EpollSet, SetId};
@@ -31,3 +33,4 @@ pub(crate) use ports::PortBlocks;
 pub use stream::How;
 pub use table::{Family, ProcId, Socket, SocketId};
 pub(crate) use table::{Holders, Kind};
+pub use unconnected::Unconnected;

@@ -88,13 +88,13 @@ impl Engine<'_> {
             SocketOption::FastOpenNoCookie => return self.set_fast_open_flag(index, fast_open::NO_COOKIE, value),
             _ => {}
         }
-        let mut options = self.sockets[index].options;
-        set(&mut options, &self.state.tunables, option, value)?;
-        self.sockets[index].options = options;
         let conn = self.sockets[index].conn;
         if conn == NONE {
-            return Ok(());
+            let own = &mut self.unconnected[self.sockets[index].unconnected];
+            return set(&mut own.options, &self.state.tunables, option, value);
         }
+        let mut options = *self.conns[conn].options();
+        set(&mut options, &self.state.tunables, option, value)?;
         let tcb = &mut self.conns[conn];
         match option {
             SocketOption::NoDelay => tcb.set_nodelay(value != 0),
@@ -104,7 +104,7 @@ impl Engine<'_> {
             SocketOption::WindowClamp => tcb.clamp_window(options.window_clamp_bytes),
             SocketOption::QuickAck if value != 0 => tcb.acknowledge_now(),
             SocketOption::QuickAck => {}
-            _ => set(tcb.options_mut(), &self.state.tunables, option, value)?,
+            _ => *tcb.options_mut() = options,
         }
         if matches!(option, SocketOption::KeepIdle | SocketOption::KeepInterval) && self.conns[conn].options().keepalive
         {
@@ -116,11 +116,9 @@ impl Engine<'_> {
 
     /// getsockopt().
     pub fn option(&self, s: SocketId, option: SocketOption) -> Result<i32, Errno> {
-        let socket = &self.sockets[self.slot(s)?];
-        let (options, conn) = match socket.conn {
-            NONE => (&socket.options, None),
-            conn => (self.conns[conn].options(), Some(&self.conns[conn])),
-        };
+        let index = self.slot(s)?;
+        let (socket, options) = (&self.sockets[index], self.options_of(index));
+        let conn = (socket.conn != NONE).then(|| &self.conns[socket.conn]);
         let value = match option {
             SocketOption::NoDelay => u32::from(options.nodelay),
             SocketOption::Cork => u32::from(options.cork),
@@ -157,35 +155,36 @@ impl Engine<'_> {
     pub fn set_congestion(&mut self, now: Instant, s: SocketId, name: &str) -> Result<(), Errno> {
         let index = self.slot(s)?;
         let algorithm = Algorithm::by_name(name).ok_or(Errno::ENOENT)?;
-        self.sockets[index].options.congestion = algorithm;
-        let conn = self.sockets[index].conn;
-        if conn != NONE {
-            self.conns[conn].set_congestion(now, algorithm);
-            self.reschedule(now, conn);
+        match self.sockets[index].conn {
+            NONE => self.own_mut(index).options.congestion = algorithm,
+            conn => {
+                self.conns[conn].set_congestion(now, algorithm);
+                self.reschedule(now, conn);
+            }
         }
         Ok(())
     }
 
     /// TCP_CONGESTION, read.
     pub fn congestion(&self, s: SocketId) -> Result<Algorithm, Errno> {
-        let socket = &self.sockets[self.slot(s)?];
-        Ok(if socket.conn == NONE { socket.options.congestion } else { self.conns[socket.conn].options().congestion })
+        Ok(self.options_of(self.slot(s)?).congestion)
     }
 
     /// SO_MAX_PACING_RATE: octets a second, [`u64::MAX`] for none.
     pub fn set_max_pacing_rate(&mut self, now: Instant, s: SocketId, rate: u64) -> Result<(), Errno> {
         let index = self.slot(s)?;
-        self.sockets[index].options.max_pacing_rate = rate;
-        let conn = self.sockets[index].conn;
-        if conn != NONE {
-            self.conns[conn].set_max_pacing_rate(rate);
-            self.reschedule(now, conn);
+        match self.sockets[index].conn {
+            NONE => self.own_mut(index).options.max_pacing_rate = rate,
+            conn => {
+                self.conns[conn].set_max_pacing_rate(rate);
+                self.reschedule(now, conn);
+            }
         }
         Ok(())
     }
 
     pub fn max_pacing_rate(&self, s: SocketId) -> Result<u64, Errno> {
-        Ok(self.sockets[self.slot(s)?].options.max_pacing_rate)
+        Ok(self.options_of(self.slot(s)?).max_pacing_rate)
     }
 
     /// An option of a connection changed: it may want something else now.
@@ -211,7 +210,7 @@ impl Engine<'_> {
 
     /// The options a connection of this socket starts with, or has: what listen() passes on to a new listener.
     pub fn options(&self, s: SocketId) -> Result<tcp::Options, Errno> {
-        Ok(self.sockets[self.slot(s)?].options)
+        Ok(*self.options_of(self.slot(s)?))
     }
 }
 

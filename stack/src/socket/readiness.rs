@@ -40,7 +40,7 @@ impl Engine<'_> {
         let socket = &self.sockets[index];
         match socket.kind {
             Kind::Free => ERR | HUP,
-            Kind::Listener if socket.accept_queue.is_empty() => 0,
+            Kind::Listener if self.own(index).accept_queue.is_empty() => 0,
             Kind::Listener => READABLE,
             // A fresh socket is in CLOSE: hung up, and nothing keeps it from being written to.
             Kind::Stream if socket.conn == NONE => WRITABLE | HUP | if socket.error.is_set() { ERR } else { 0 },

@@ -84,7 +84,7 @@ impl Engine<'_> {
         is_fast: bool,
     ) -> Result<u32, Errno> {
         let flow = self.choose_flow(now, local.unwrap_or_default(), remote)?;
-        let (secret, options) = (self.state.config.isn_secret, self.sockets[index].options);
+        let (secret, options) = (self.state.config.isn_secret, self.own(index).options);
         let offset = ts_offset(&secret, &flow);
         let mss = self.mss_towards(&remote.ip);
         if self.conns.live() as usize == self.conns.capacity() {
@@ -99,8 +99,9 @@ impl Engine<'_> {
         }
         let conn = self.adopt(now, tcb).ok_or(Errno::ENOBUFS)?;
         self.attach(index, conn);
+        self.drop_own(index);
         let socket = &mut self.sockets[index];
-        (socket.progress, socket.error, socket.local) = (Progress::Connecting, Errno::default(), flow.local);
+        (socket.progress, socket.error) = (Progress::Connecting, Errno::default());
         Ok(conn)
     }
 
@@ -150,6 +151,7 @@ impl Engine<'_> {
         let socket = &mut self.sockets[index];
         let conn = core::mem::replace(&mut socket.conn, NONE);
         (socket.progress, socket.wants_room) = (Progress::Unconnected, false);
+        self.restore_own(index, conn);
         self.orphan_connection(now, conn, crate::tcp::Linger::Reset);
     }
 
@@ -352,7 +354,7 @@ impl Engine<'_> {
     /// getsockname().
     pub fn local_endpoint(&self, s: SocketId) -> Result<Endpoint, Errno> {
         let (index, conn) = self.stream(s)?;
-        Ok(conn.map_or(self.sockets[index].local, |conn| self.conns[conn].flow().local))
+        Ok(conn.map_or_else(|| self.own(index).local, |conn| self.conns[conn].flow().local))
     }
 
     /// getpeername().

@@ -11,7 +11,7 @@
 
 use super::listener::{push, unlink};
 use super::readiness::{IN, RDNORM};
-use super::{QUEUE_ACCEPT, QUEUE_NONE, QUEUE_SYN, Socket};
+use super::{QUEUE_ACCEPT, QUEUE_NONE, QUEUE_SYN, Unconnected};
 use crate::buf::FrameId;
 use crate::drops::Drop;
 use crate::engine::{Engine, Fate, Origin, context};
@@ -31,7 +31,7 @@ enum Admission {
     Cookie,
 }
 
-impl Socket {
+impl Unconnected {
     /// Linux lets one more in than the backlog says (`sk_acceptq_is_full`).
     pub(crate) fn is_accept_queue_full(&self) -> bool {
         self.accept_queue.len > self.backlog
@@ -61,12 +61,13 @@ impl Engine<'_> {
         let iss = iss_above.unwrap_or_else(|| isn(&secret, &flow, now));
         let grant = self.grant_fast_open(now, listener, &flow, seg);
         let mut tcb = self.half_open(now, listener, origin, seg, iss);
-        if let Some(cookie) = grant.cookie {
-            tcb.grant_cookie(cookie);
+        if grant.gives_cookie {
+            tcb.grant_cookie();
         }
         let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
         self.state.counters.passive_opens += 1;
-        push(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
+        let record = self.sockets[listener].unconnected;
+        push(&mut self.unconnected[record].syn_queue, &mut self.conns, conn);
         if grant.is_early {
             return self.open_early(now, conn, seg, frame);
         }
@@ -77,7 +78,7 @@ impl Engine<'_> {
     fn admit(&mut self, now: Instant, listener: u32, is_successor: bool) -> Result<Admission, Drop> {
         let (live, capacity) = (self.conns.live() as usize, self.conns.capacity());
         let tunables = &self.state.tunables;
-        if self.sockets[listener].is_accept_queue_full() {
+        if self.own(listener).is_accept_queue_full() {
             return Err(Drop::AcceptQueueFull);
         }
         if live == capacity {
@@ -86,8 +87,8 @@ impl Engine<'_> {
         if is_successor {
             return Ok(Admission::Queue);
         }
-        let is_full = self.sockets[listener].is_syn_queue_full(tunables.syn_backlog)
-            || live >= capacity - capacity / RESERVED_PART && !self.sockets[listener].syn_queue.is_empty();
+        let is_full = self.own(listener).is_syn_queue_full(tunables.syn_backlog)
+            || live >= capacity - capacity / RESERVED_PART && !self.own(listener).syn_queue.is_empty();
         match tunables.syncookies {
             2.. => Ok(Admission::Cookie),
             1 if is_full => Ok(Admission::Cookie),
@@ -98,7 +99,7 @@ impl Engine<'_> {
 
     /// Room for a newer one: the oldest goes, if it had its chance.
     fn evict_half_open(&mut self, now: Instant, listener: u32) -> Result<Admission, Drop> {
-        let oldest = self.sockets[listener].syn_queue.head;
+        let oldest = self.own(listener).syn_queue.head;
         if oldest == NONE || !self.conns[oldest].is_half_open_stale() {
             return Err(Drop::SynBacklogFull);
         }
@@ -110,7 +111,7 @@ impl Engine<'_> {
 
     /// The connection that a SYN begins, in no list yet.
     fn half_open(&mut self, now: Instant, listener: u32, origin: &Origin, seg: &Segment, iss: u32) -> Tcb {
-        let (flow, options) = (origin.flow, self.sockets[listener].options);
+        let (flow, options) = (origin.flow, self.own(listener).options);
         let offset = ts_offset(&self.state.config.isn_secret, &flow);
         let mss = self.mss_towards(&flow.remote.ip);
         let mut tcb = Tcb::accept_syn(&mut context!(self, now), flow, seg, iss, offset, mss, &options);
@@ -124,7 +125,7 @@ impl Engine<'_> {
     fn answer_with_cookie(&mut self, now: Instant, listener: u32, origin: &Origin, seg: &Segment) {
         let iss = make_cookie(&self.state.config.isn_secret, &origin.flow, seg, now);
         let header = self.half_open(now, listener, origin, seg, iss).cookie_syn_ack(seg, now);
-        self.sockets[listener].cookies_until = now.after_us(COOKIE_LIFE_US);
+        self.own_mut(listener).cookies_until = now.after_us(COOKIE_LIFE_US);
         self.state.counters.syn_cookies_sent += 1;
         self.reply_with(&origin.flow, origin.hop, origin.queue, &header);
     }
@@ -139,7 +140,7 @@ impl Engine<'_> {
         seg: &Segment,
         frame: FrameId,
     ) -> Result<Option<Fate>, Drop> {
-        if seg.flags.has_any(Flags::SYN | Flags::RST) || self.sockets[listener].cookies_until <= now {
+        if seg.flags.has_any(Flags::SYN | Flags::RST) || self.own(listener).cookies_until <= now {
             return Ok(None);
         }
         let secret = self.state.config.isn_secret;
@@ -150,7 +151,7 @@ impl Engine<'_> {
             return Ok(None);
         };
         // What is dropped here comes again with the peer's next segment, and so does its cookie.
-        if self.sockets[listener].is_accept_queue_full() {
+        if self.own(listener).is_accept_queue_full() {
             return self.refuse_overflow(origin, seg).map(Some);
         }
         let mut tcb = self.half_open(now, listener, origin, &syn, (seg.ack - 1).0);
@@ -158,7 +159,8 @@ impl Engine<'_> {
         let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
         self.state.counters.passive_opens += 1;
         self.state.counters.syn_cookies_accepted += 1;
-        push(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
+        let record = self.sockets[listener].unconnected;
+        push(&mut self.unconnected[record].syn_queue, &mut self.conns, conn);
         let arrival = self.conns[conn].arrive(&mut context!(self, now), seg, frame);
         self.after(now, conn, arrival);
         Ok(Some(Fate::Taken))
@@ -182,7 +184,7 @@ impl Engine<'_> {
         seg: &Segment,
     ) -> Result<(), Drop> {
         let listener = self.conns[conn].link.listener;
-        if !self.sockets[listener].is_accept_queue_full() {
+        if !self.own(listener).is_accept_queue_full() {
             return Ok(());
         }
         if !self.conns[conn].would_complete(seg) {
@@ -204,8 +206,9 @@ impl Engine<'_> {
         }
         link.queue = QUEUE_ACCEPT;
         let listener = link.listener;
-        unlink(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
-        push(&mut self.sockets[listener].accept_queue, &mut self.conns, conn);
+        let own = &mut self.unconnected[self.sockets[listener].unconnected];
+        unlink(&mut own.syn_queue, &mut self.conns, conn);
+        push(&mut own.accept_queue, &mut self.conns, conn);
         self.announce(listener, IN | RDNORM);
     }
 
@@ -215,7 +218,8 @@ impl Engine<'_> {
         if link.queue == QUEUE_SYN {
             (link.queue, link.orphan) = (QUEUE_NONE, true);
             let listener = core::mem::replace(&mut link.listener, NONE);
-            unlink(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
+            let own = &mut self.unconnected[self.sockets[listener].unconnected];
+            unlink(&mut own.syn_queue, &mut self.conns, conn);
         }
     }
 }

@@ -48,7 +48,7 @@ impl Tcb {
 
     #[inline]
     pub(super) fn note_segment(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
-        self.rcv.last_at = cx.now;
+        self.rcv.last_at_ms = timestamps::ms(cx.now);
         self.tally.segs_in = self.tally.segs_in.wrapping_add(1);
         self.tally.data_segs_in = self.tally.data_segs_in.wrapping_add((seg.payload_len > 0).into());
     }

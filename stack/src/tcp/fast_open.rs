@@ -24,37 +24,21 @@ const DEFERRED: u8 = 1 << 1;
 const SENT_DATA: u8 = 1 << 2;
 /// A listener took the data of the SYN: the application may have the connection before its handshake is complete.
 const EARLY: u8 = 1 << 3;
-/// The peer gave us the cookie.
+/// The peer gave us a cookie, which nobody took yet.
 const GRANTED: u8 = 1 << 4;
 /// The first SYN went unanswered.
 const FAILED: u8 = 1 << 5;
 
 /// A connection's share of Fast Open.
 #[derive(Clone, Copy, Default, Debug)]
-#[repr(C)]
+#[repr(transparent)]
 pub(super) struct FastOpen {
-    cookie: FastOpenCookie,
     flags: u8,
-    _pad: u16,
-}
-
-/// What the first segments of an active opening taught about the destination.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FastOpenLesson {
-    pub cookie: Option<FastOpenCookie>,
-    pub mss: u16,
-    pub has_failed: bool,
 }
 
 impl FastOpen {
     fn is(&self, flag: u8) -> bool {
         self.flags & flag != 0
-    }
-
-    /// What a SYN or SYN-ACK carries that was sent `retransmits` times before: middleboxes that drop the option would drop
-    /// all (RFC 7413 §4.1.3.1), so it goes once.
-    pub(super) fn option(&self, retransmits: u8) -> Option<FastOpenCookie> {
-        (self.is(OFFERS) && retransmits == 0).then_some(self.cookie)
     }
 
     /// The first SYN went unanswered.
@@ -77,11 +61,10 @@ pub fn fast_open_cookie(secret: &[u64; 2], flow: &Flow, now: Instant, age: u64) 
 }
 
 impl Tcb {
-    /// Active: the first SYN carries `cookie` (or asks for one), and waits for data when the cookie is good for that.
-    /// `mss` is what the peer took before. Follows [`Tcb::connect`] at once.
-    pub fn open_fast(&mut self, cookie: Option<FastOpenCookie>, may_carry_data: bool, mss: u16) {
-        if let Some(cookie) = cookie {
-            self.fast_open.cookie = cookie;
+    /// Active: the first SYN carries the option, and waits for data when there is a cookie that is good for that. `mss` is
+    /// what the peer took before. Follows [`Tcb::connect`] at once.
+    pub fn open_fast(&mut self, has_option: bool, may_carry_data: bool, mss: u16) {
+        if has_option {
             self.fast_open.flags |= OFFERS;
         }
         if may_carry_data {
@@ -90,6 +73,15 @@ impl Tcb {
             self.timers.stop();
             self.snd.mss = self.snd.mss.min(mss).saturating_sub(OPTIONS_MAX).max(1);
         }
+    }
+
+    /// Whether the next SYN or SYN-ACK carries the option: [`Context::cookie`] has to say what is in it. It goes once, for
+    /// middleboxes that drop the option would drop all (RFC 7413 §4.1.3.1).
+    #[inline]
+    pub fn offers_cookie(&self) -> bool {
+        self.fast_open.is(OFFERS)
+            && matches!(self.state, State::SynSent | State::SynReceived)
+            && self.timers.retransmits == 0
     }
 
     /// Whether connect() waits for the first write.
@@ -119,8 +111,7 @@ impl Tcb {
 
     /// The SYN-ACK came: what it says of cookies, and of the data that our SYN carried.
     pub(super) fn settle_syn_data(&mut self, cx: &mut Context<'_, '_>, seg: &Segment) -> Events {
-        if let Some(cookie) = seg.options.fast_open.filter(|cookie| self.fast_open.is(OFFERS) && !cookie.is_request()) {
-            self.fast_open.cookie = cookie;
+        if self.fast_open.is(OFFERS) && seg.options.fast_open.is_some_and(|cookie| !cookie.is_request()) {
             self.fast_open.flags |= GRANTED;
         }
         let mut events = Events::NONE;
@@ -136,19 +127,21 @@ impl Tcb {
         events
     }
 
-    /// What was learned of the destination, once the handshake is over, one way or the other.
-    pub fn fast_open_lesson(&self) -> Option<FastOpenLesson> {
-        let granted = self.fast_open.is(GRANTED);
-        (self.fast_open.is(OFFERS | SENT_DATA) && !self.passive).then(|| FastOpenLesson {
-            cookie: granted.then_some(self.fast_open.cookie),
-            mss: self.snd.wire_mss,
-            has_failed: self.fast_open.is(FAILED),
-        })
+    /// Active: the SYN-ACK that just came brought a cookie, for segments of this size; told once.
+    pub fn take_granted(&mut self) -> Option<u16> {
+        let is_granted = self.fast_open.is(GRANTED);
+        self.fast_open.flags &= !GRANTED;
+        is_granted.then_some(self.snd.wire_mss)
     }
 
-    /// Passive: the SYN-ACK gives the peer this cookie.
-    pub fn grant_cookie(&mut self, cookie: FastOpenCookie) {
-        self.fast_open.cookie = cookie;
+    /// Active: whether the first SYN went unanswered, once the handshake is over, one way or the other; `None` when it was
+    /// one as ever.
+    pub fn has_fast_open_failed(&self) -> Option<bool> {
+        (self.fast_open.is(OFFERS | SENT_DATA) && !self.passive).then(|| self.fast_open.is(FAILED))
+    }
+
+    /// Passive: the SYN-ACK gives the peer a cookie.
+    pub fn grant_cookie(&mut self) {
         self.fast_open.flags |= OFFERS;
     }
 

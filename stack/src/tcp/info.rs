@@ -157,7 +157,7 @@ impl Tcb {
             ecn: self.ecn.is_on(),
             last_data_sent_ms: ms_since(snd.last_sent_at),
             last_data_recv_ms: super::timestamps::ms(now).wrapping_sub(tally.data_at_ms),
-            last_ack_recv_ms: ms_since(rcv.last_at),
+            last_ack_recv_ms: super::timestamps::ms_since(rcv.last_at_ms, now),
         }
     }
 

@@ -54,12 +54,12 @@ use crate::buf::{FrameId, Frames};
 use crate::counters::Counters;
 use crate::time::Instant;
 use crate::tunables::Tunables;
-use crate::wire::tcp::Control;
+use crate::wire::tcp::{Control, FastOpenCookie};
 
 pub use calls::Linger;
 pub use congestion::Algorithm;
 pub use cookie::{COOKIE_LIFE_US, make_cookie, read_cookie};
-pub use fast_open::{FastOpenLesson, fast_open_cookie};
+pub use fast_open::fast_open_cookie;
 pub use icmp::IcmpKind;
 pub use info::Info;
 pub use isn::{isn, ts_offset};
@@ -78,6 +78,8 @@ pub struct Context<'a, 'm> {
     pub frames: &'a mut Frames<'m>,
     pub counters: &'a mut Counters,
     pub tunables: &'a Tunables,
+    /// What a SYN or SYN-ACK that [offers](Tcb::offers_cookie) one carries.
+    pub cookie: Option<FastOpenCookie>,
 }
 
 /// What became of a connection, for the socket layer.

@@ -33,6 +33,7 @@ pub struct Options {
     /// The application set the size of the buffer itself: it does not grow any more.
     pub sndbuf_locked: bool,
     pub rcvbuf_locked: bool,
+    pub _pad: [u8; 2],
     /// TCP_KEEPIDLE and TCP_KEEPINTVL.
     pub keepalive_idle_ms: u32,
     pub keepalive_intvl_ms: u32,
@@ -46,7 +47,6 @@ pub struct Options {
     /// TCP_NOTSENT_LOWAT, and TCP_WINDOW_CLAMP (0 is none).
     pub notsent_lowat_bytes: u32,
     pub window_clamp_bytes: u32,
-    pub _pad: [u8; 2],
     /// SO_MAX_PACING_RATE, octets a second; `u64::MAX` is none, and so is 0, as on Linux.
     pub max_pacing_rate: u64,
 }

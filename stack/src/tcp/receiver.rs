@@ -39,10 +39,10 @@ pub(super) struct Receiver {
     pub(super) space_max: u32,
     /// What `space` follows.
     pub(super) pace: Pace,
+    /// When the last segment came, in milliseconds.
+    pub(super) last_at_ms: u32,
     /// Octets ever received in order: for tools.
     pub(super) bytes_total: u64,
-    /// When the last segment came.
-    pub(super) last_at: Instant,
     /// When the last out-of-window segment was answered, in milliseconds.
     pub(super) answered_at_ms: u32,
     /// The largest segment seen lately, and the MSS we announced.
@@ -61,7 +61,6 @@ pub(super) struct Receiver {
     pub(super) fin_reached: bool,
     /// The application will not read any more.
     pub(super) is_shutdown: bool,
-    _pad: u8,
 }
 
 /// Octets of options in a header.
@@ -88,8 +87,8 @@ impl Receiver {
             space: space.min(space_max).min(allowance),
             space_max,
             pace: Pace::default(),
+            last_at_ms: 0,
             bytes_total: 0,
-            last_at: Instant::ZERO,
             answered_at_ms: 0,
             mss: mss.min(536),
             own_mss: mss,
@@ -101,7 +100,6 @@ impl Receiver {
             fin_known: false,
             fin_reached: false,
             is_shutdown: false,
-            _pad: 0,
         }
     }
 

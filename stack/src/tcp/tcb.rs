@@ -12,7 +12,7 @@ use super::state::Event;
 use super::timers::Timers;
 use super::timestamps::Timestamps;
 use super::urgent::Urgent;
-use super::{Context, Events, Links, Options, Seq, State, TcpError};
+use super::{Context, Events, Links, Options, Seq, State, TcpError, timestamps};
 use crate::addr::Flow;
 use crate::slab::SlabItem;
 use crate::wire::tcp::{Control, Flags, Segment, TIMESTAMP_LEN};
@@ -71,13 +71,13 @@ pub struct Tcb {
     pub(super) ts: Timestamps,
     pub(super) urgent: Urgent,
     pub(super) tally: Tally,
-    pub(super) fast_open: FastOpen,
     pub(super) path: PathMtu,
     pub(super) options: Options,
     pub(super) ecn: Ecn,
     flow: Flow,
     pub(super) state: State,
     pub(super) owed: Owed,
+    pub(super) fast_open: FastOpen,
     /// A listener made it.
     pub(super) passive: bool,
     /// Before the handshake: we offer selective acknowledgements. After: both agreed (RFC 2018 §2).
@@ -93,7 +93,7 @@ pub struct Tcb {
 
 impl SlabItem for Tcb {
     fn free_link(&mut self) -> &mut u32 {
-        &mut self.link.free
+        &mut self.link.hash_next
     }
 }
 
@@ -158,7 +158,7 @@ impl Tcb {
             last_ack_came: false,
         };
         tcb.rcv.scaling = cx.tunables.window_scaling != 0;
-        tcb.rcv.last_at = cx.now;
+        tcb.rcv.last_at_ms = timestamps::ms(cx.now);
         tcb.timers.arm_retransmit(cx.now, tcb.rtt.rto_us());
         tcb
     }
@@ -323,8 +323,8 @@ impl Tcb {
         (self.snd.una, self.snd.wnd, self.snd.shift) = (Seq(random() as u32), random() as u32, random() as u8);
         let link = &mut self.link;
         link.hop.mac = Mac(core::array::from_fn(|i| if i == 0 { 2 * (n >> 8 & 1) as u8 } else { random() as u8 }));
-        (link.rx_queue, link.free, link.hash_next) = (random() as u8, random() as u32, random() as u32);
-        (link.wheel_slot, link.wheel_next, link.transmit_next) = (random() as u32, random() as u32, random() as u32);
+        (link.rx_queue, link.hash_next) = (random() as u8, random() as u32);
+        (link.wheel_slot, link.wheel_next, link.transmit_next) = (random() as u16, random() as u32, random() as u32);
         (link.socket, link.listener, link.queue) = (random() as u32, random() as u32, random() as u8);
     }
 

@@ -3,6 +3,7 @@
 
 use super::sender::Fin;
 use super::tcb::Owed;
+use super::timestamps::ms_since;
 use super::{Arrival, Context, Events, State, Tcb, TcpError};
 use crate::time::{Instant, MS};
 
@@ -336,14 +337,14 @@ impl Tcb {
     /// RFC 9293 §3.8.4, with Linux's counting. Segments that came in the meantime did not move the timer; it looks now.
     fn expire_keepalive(&mut self, cx: &mut Context<'_, '_>) -> Arrival {
         let idle_us = u64::from(self.options.keepalive_idle_ms) * MS;
-        let elapsed = cx.now.since_us(self.rcv.last_at);
+        let elapsed = u64::from(ms_since(self.rcv.last_at_ms, cx.now)) * MS;
         if self.snd.flight() > 0 || self.snd.unsent() > 0 {
             self.timers.alive_at = cx.now.after_us(idle_us);
             return Arrival::default();
         }
         if elapsed < idle_us {
             self.timers.probes = 0;
-            self.timers.alive_at = self.rcv.last_at.after_us(idle_us);
+            self.timers.alive_at = cx.now.after_us(idle_us - elapsed);
             return Arrival::default();
         }
         let probes = self.timers.probes;

@@ -270,7 +270,7 @@ impl Tcb {
             timestamp: self.ts.option(cx.now),
             sack_permitted: is_syn && self.sack,
             sack: if has_blocks { self.sack_blocks(cx.frames, content.payload_len) } else { SackBlocks::default() },
-            fast_open: if is_syn { self.fast_open.option(self.timers.retransmits) } else { None },
+            fast_open: cx.cookie.filter(|_| is_syn && self.offers_cookie()),
         };
         let header_len = header.len() as u16;
         let off = content.payload_off - header_len;

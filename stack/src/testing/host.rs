@@ -8,7 +8,7 @@ use crate::counters::Counters;
 use crate::engine::{Config, Engine, Parts, StackState};
 use crate::ip::tables::{Address, Route, RouteKind};
 use crate::link::Tags;
-use crate::socket::{EpollItem, EpollSet, Socket};
+use crate::socket::{EpollItem, EpollSet, Socket, Unconnected};
 use crate::tcp::{Context, Options, Tcb, TimeWait};
 use crate::time::Instant;
 use crate::tunables::Tunables;
@@ -59,6 +59,7 @@ pub struct Host {
     conns: Vec<Tcb>,
     time_waits: Vec<TimeWait>,
     sockets: Vec<Socket>,
+    unconnected: Vec<Unconnected>,
     epoll_sets: Vec<EpollSet>,
     epoll_items: Vec<EpollItem>,
     flow_table: Vec<u32>,
@@ -77,6 +78,7 @@ impl Host {
             state: Box::default(),
             time_waits: (0..config.time_waits).map(|_| time_wait).collect(),
             sockets: (0..config.sockets).map(|_| Socket::empty()).collect(),
+            unconnected: (0..config.sockets).map(|_| Unconnected::empty()).collect(),
             epoll_sets: (0..16).map(|_| EpollSet::empty()).collect(),
             epoll_items: (0..config.sockets * 2).map(|_| EpollItem::empty()).collect(),
             flow_table: (0..config.conns.next_power_of_two()).map(|_| 0).collect(),
@@ -121,6 +123,7 @@ impl Host {
             conns: &mut self.conns,
             time_waits: &mut self.time_waits,
             sockets: &mut self.sockets,
+            unconnected: &mut self.unconnected,
             epoll_sets: &mut self.epoll_sets,
             epoll_items: &mut self.epoll_items,
             flow_table: &mut self.flow_table,
@@ -184,6 +187,6 @@ impl Host {
 fn blank_tcb(tunables: &Tunables) -> Tcb {
     let (mut free, mut counters) = (FreeList::default(), Counters::default());
     let mut frames = Frames::new(&mut [], &[], &mut [], &mut free, OWNER);
-    let mut cx = Context { now: Instant::ZERO, frames: &mut frames, counters: &mut counters, tunables };
+    let mut cx = Context { now: Instant::ZERO, frames: &mut frames, counters: &mut counters, tunables, cookie: None };
     Tcb::connect(&mut cx, Flow::default(), 0, 0, 1460, &Options::new(tunables))
 }

@@ -60,7 +60,7 @@ impl Engine<'_> {
             .put(self.frames.bytes_mut(place.frame));
         let meta = self.frames.meta_mut(place.frame);
         (meta.off, meta.len) = (payload_off as u16, header.payload_len);
-        self.sockets[index].mailbox.rx_queue = place.queue;
+        self.own_mut(index).mailbox.rx_queue = place.queue;
         self.push_received(index, place.frame);
         self.announce(index, IN | RDNORM);
         Ok(Fate::Taken)
@@ -69,16 +69,16 @@ impl Engine<'_> {
     /// SO_RCVBUF bounds what a socket holds, a frame counted as a frame however little is in it; as in Linux, the one
     /// that crosses the bound is still taken. When frames are few, a socket that holds its share gets no more.
     fn check_room(&mut self, index: u32) -> Result<(), Drop> {
-        let socket = &mut self.sockets[index];
-        let held = socket.accept_queue.len.saturating_mul(FRAME_SIZE as u32);
-        let reason = if held > socket.options.rcvbuf_bytes {
+        let own = &mut self.unconnected[self.sockets[index].unconnected];
+        let held = own.accept_queue.len.saturating_mul(FRAME_SIZE as u32);
+        let reason = if held > own.options.rcvbuf_bytes {
             Drop::MailboxFull
         } else if held != 0 && held >= self.frames.allowance() {
             Drop::FramePressure
         } else {
             return Ok(());
         };
-        socket.backlog = socket.backlog.wrapping_add(1);
+        own.backlog = own.backlog.wrapping_add(1);
         Err(reason)
     }
 
@@ -86,15 +86,15 @@ impl Engine<'_> {
     /// sends to many could not tell whom it is about.
     pub(crate) fn handle_datagram_error(&mut self, error: &icmp::Error) -> Result<Fate, Drop> {
         let index = self.find_mailbox(&error.flow).ok_or(Drop::IcmpNoFlow)?;
-        let socket = &mut self.sockets[index];
+        let own = self.own_mut(index);
         if let icmp::Kind::TooBig { .. } = error.kind {
             // From now on the socket's larger datagrams may be cut up on their way. Over IPv6, where routers do not, nothing
             // changes: who sends such datagrams has to send smaller ones.
-            socket.mailbox.flags.put(Flags::NARROW_PATH, true);
+            own.mailbox.flags.put(Flags::NARROW_PATH, true);
         }
-        let verdict = errno_of(error.kind, &error.flow.remote.ip).filter(|_| socket.mailbox.is_connected());
+        let verdict = errno_of(error.kind, &error.flow.remote.ip).filter(|_| own.mailbox.is_connected());
         if let Some(errno) = verdict {
-            socket.error = errno;
+            self.sockets[index].error = errno;
             self.announce(index, ERR | IN | RDNORM);
         }
         Ok(Fate::Done)
@@ -102,7 +102,7 @@ impl Engine<'_> {
 
     /// Whether a reader need not wait: nothing will come any more.
     pub(crate) fn is_mailbox_shut(&self, index: u32) -> bool {
-        self.sockets[index].mailbox.flags.has(Flags::RECEIVE_SHUT)
+        self.own(index).mailbox.flags.has(Flags::RECEIVE_SHUT)
     }
 }
 

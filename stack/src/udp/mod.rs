@@ -24,7 +24,7 @@ use crate::buf::FrameId;
 use crate::engine::{Engine, flow_hash};
 use crate::link::{Hop, Tags};
 use crate::slab::NONE;
-use crate::socket::{Family, Kind, Socket};
+use crate::socket::{Family, Kind, Socket, Unconnected};
 
 /// Chains of datagram sockets, by local port.
 pub(crate) const PORT_BUCKETS: usize = 256;
@@ -108,19 +108,19 @@ fn bucket(port: u16) -> usize {
 
 /// How well a socket fits a datagram's flow; `None`: not at all. Linux's weights (`compute_score`): an address that was
 /// bound and a peer that was connected to count more than the family.
-fn score(socket: &Socket, flow: &Flow) -> Option<u32> {
-    let mailbox = &socket.mailbox;
-    if socket.local.port != flow.local.port {
+fn score(socket: &Socket, own: &Unconnected, flow: &Flow) -> Option<u32> {
+    let Unconnected { local, mailbox, .. } = own;
+    if local.port != flow.local.port {
         return None;
     }
     let is_own_family = (socket.family == Family::V4) == flow.local.ip.is_v4();
     let mut score = if is_own_family { 2 } else { 1 };
-    if !socket.local.ip.is_unspecified() {
-        if socket.local.ip != flow.local.ip {
+    if !local.ip.is_unspecified() {
+        if local.ip != flow.local.ip {
             return None;
         }
         score += 4;
-    } else if !is_own_family && (socket.family == Family::V4 || socket.v6only || socket.local.ip.is_v4()) {
+    } else if !is_own_family && (socket.family == Family::V4 || socket.v6only || local.ip.is_v4()) {
         return None;
     }
     if mailbox.is_connected() {
@@ -138,10 +138,10 @@ impl Engine<'_> {
         let mut at = self.state.mailboxes[bucket(port)];
         core::iter::from_fn(move || {
             let index = (at != NONE).then_some(at)?;
-            at = self.sockets[index].listener_next;
+            at = self.own(index).listener_next;
             Some(index)
         })
-        .filter(move |index| self.sockets[*index].local.port == port)
+        .filter(move |index| self.own(*index).local.port == port)
     }
 
     /// Whether a datagram socket of this stack has the local port.
@@ -155,29 +155,29 @@ impl Engine<'_> {
         let mut best: Option<(u32, u32)> = None;
         let mut equals = 0;
         for index in self.mailboxes_of(flow.local.port) {
-            match score(&self.sockets[index], flow) {
+            match score(&self.sockets[index], self.own(index), flow) {
                 Some(score) if best.is_none_or(|(_, b)| score > b) => (best, equals) = (Some((index, score)), 1),
                 Some(score) if best.is_some_and(|(_, b)| score == b) => equals += 1,
                 _ => {}
             }
         }
         let (first, best) = best?;
-        if equals == 1 || !self.sockets[first].mailbox.flags.has(Flags::SHARES_PORT) {
+        if equals == 1 || !self.own(first).mailbox.flags.has(Flags::SHARES_PORT) {
             return Some(first);
         }
         let choice = flow_hash(&self.state.config.hash_secret, flow) as usize % equals;
-        let is_equal = |index: &u32| score(&self.sockets[*index], flow) == Some(best);
+        let is_equal = |index: &u32| score(&self.sockets[*index], self.own(*index), flow) == Some(best);
         self.mailboxes_of(flow.local.port).filter(is_equal).nth(choice)
     }
 
     /// Puts a socket that has its local endpoint where datagrams find it.
     pub(crate) fn link_mailbox(&mut self, index: u32) {
-        let bucket = bucket(self.sockets[index].local.port);
-        self.sockets[index].listener_next = core::mem::replace(&mut self.state.mailboxes[bucket], index);
+        let bucket = bucket(self.own(index).local.port);
+        self.own_mut(index).listener_next = core::mem::replace(&mut self.state.mailboxes[bucket], index);
     }
 
     pub(crate) fn unlink_mailbox(&mut self, index: u32) {
-        let Socket { local, listener_next: next, .. } = self.sockets[index];
+        let Unconnected { local, listener_next: next, .. } = *self.own(index);
         let head = &mut self.state.mailboxes[bucket(local.port)];
         if *head == index {
             *head = next;
@@ -185,12 +185,12 @@ impl Engine<'_> {
         }
         let mut at = *head;
         while at != NONE {
-            let socket = &mut self.sockets[at];
-            if socket.listener_next == index {
-                socket.listener_next = next;
+            let own = self.own_mut(at);
+            if own.listener_next == index {
+                own.listener_next = next;
                 return;
             }
-            at = socket.listener_next;
+            at = own.listener_next;
         }
     }
 
@@ -198,9 +198,9 @@ impl Engine<'_> {
     /// buckets move.
     pub fn datagram_flows_of_port(&self, port: u16, mut f: impl FnMut(&Flow)) {
         for index in self.mailboxes_of(port) {
-            let socket = &self.sockets[index];
-            if socket.mailbox.is_connected() {
-                f(&Flow { local: socket.local, remote: socket.mailbox.remote });
+            let own = self.own(index);
+            if own.mailbox.is_connected() {
+                f(&Flow { local: own.local, remote: own.mailbox.remote });
             }
         }
     }
@@ -208,7 +208,7 @@ impl Engine<'_> {
     /// The socket's end: nothing arrives any more, what waited is gone.
     pub(crate) fn close_mailbox(&mut self, index: u32) {
         debug_assert!(self.sockets[index].kind == Kind::Datagram);
-        if self.sockets[index].local.port != 0 {
+        if self.own(index).local.port != 0 {
             self.unlink_mailbox(index);
         }
         while let Some(frame) = self.pop_received(index) {
@@ -220,7 +220,7 @@ impl Engine<'_> {
     /// a listener has those of its accept queue.
     fn push_received(&mut self, index: u32, frame: FrameId) {
         self.frames.meta_mut(frame).next = NONE;
-        let queue = &mut self.sockets[index].accept_queue;
+        let queue = &mut self.unconnected[self.sockets[index].unconnected].accept_queue;
         match queue.tail {
             NONE => queue.head = frame,
             tail => self.frames.meta_mut(tail).next = frame,
@@ -231,7 +231,7 @@ impl Engine<'_> {
 
     /// Takes the oldest datagram.
     pub(crate) fn pop_received(&mut self, index: u32) -> Option<FrameId> {
-        let queue = &mut self.sockets[index].accept_queue;
+        let queue = &mut self.unconnected[self.sockets[index].unconnected].accept_queue;
         let frame = Some(queue.head).filter(|head| *head != NONE)?;
         queue.head = self.frames.meta(frame).next;
         if queue.head == NONE {

@@ -84,7 +84,7 @@ impl Engine<'_> {
         if error.is_set() {
             return Err(error);
         }
-        if self.sockets[index].mailbox.flags.has(Flags::SEND_SHUT) {
+        if self.own(index).mailbox.flags.has(Flags::SEND_SHUT) {
             return Err(Errno::EPIPE);
         }
         let Some((way, source)) = self.way_of(index, &to.ip, out.source).filter(|_| self.fits_frame(&to.ip, len))
@@ -98,7 +98,7 @@ impl Engine<'_> {
         }
         let frame = self.frames.alloc().ok_or(Errno::EAGAIN)?;
         fill(&mut self.frames.bytes_mut(frame)[TX_HEADROOM..TX_HEADROOM + len]);
-        let flow = Flow { local: Endpoint::new(source, self.sockets[index].local.port), remote: to };
+        let flow = Flow { local: Endpoint::new(source, self.own(index).local.port), remote: to };
         self.finish_datagram(index, frame, len as u16, &flow, &way, out);
         self.state.datagrams.frames.push_back(&mut self.frames, frame);
         self.state.counters.tx_datagrams += 1;
@@ -106,7 +106,7 @@ impl Engine<'_> {
     }
 
     fn recipient(&self, index: u32, out: &Outgoing) -> Result<Endpoint, Errno> {
-        let mailbox = &self.sockets[index].mailbox;
+        let mailbox = &self.own(index).mailbox;
         match out.to {
             Some(to) if to.port == 0 => Err(Errno::EINVAL),
             Some(to) => Ok(to),
@@ -117,18 +117,18 @@ impl Engine<'_> {
 
     /// The way to a destination, and the address to send from; `None` when the kernel has to send.
     fn way_of(&mut self, index: u32, to: &Ip, source: Option<Ip>) -> Option<(Way, Ip)> {
-        let socket = &self.sockets[index];
+        let (socket, own) = (&self.sockets[index], self.own(index));
         let fits_family =
             if to.is_v4() { socket.family == Family::V4 || !socket.v6only } else { socket.family == Family::V6 };
-        if !fits_family || socket.local.port == 0 || to.is_link_local_v6() {
+        if !fits_family || own.local.port == 0 || to.is_link_local_v6() {
             return None;
         }
-        let bound = Some(socket.local.ip).filter(|ip| !ip.is_unspecified());
-        let known = socket.mailbox.way;
+        let bound = Some(own.local.ip).filter(|ip| !ip.is_unspecified());
+        let known = own.mailbox.way;
         let way = if known.destination == *to && known.generation == self.state.net.generation() {
             known
         } else {
-            self.find_way(to).inspect(|way| self.sockets[index].mailbox.way = *way)?
+            self.find_way(to).inspect(|way| self.own_mut(index).mailbox.way = *way)?
         };
         match source.filter(|ip| !ip.is_unspecified()).or(bound) {
             None => self.state.net.addresses().get(usize::from(way.source)).map(|address| (way, address.ip)),
@@ -179,7 +179,7 @@ impl Engine<'_> {
     /// Puts the headers in front of the payload, and into the frame's record what is to be sent.
     fn finish_datagram(&mut self, index: u32, frame: FrameId, len: u16, flow: &Flow, way: &Way, out: &Outgoing) {
         let is_v4 = flow.remote.ip.is_v4();
-        let mailbox = &self.sockets[index].mailbox;
+        let mailbox = &self.own(index).mailbox;
         let Marks { ttl, tos, hop_limit, traffic_class } = mailbox.marks;
         let queue = mailbox.rx_queue;
         let (ttl, tos) = if is_v4 { (ttl, tos) } else { (hop_limit, traffic_class) };

@@ -1,6 +1,6 @@
 //! BBR on a simulated link: a bottleneck with a queue without end, and a delay.
 
-use super::super::{Algorithm, Congestion, Private, Signal};
+use super::super::{Algorithm, Carried, Congestion, Private, Signal};
 use super::*;
 use crate::buf::FrameMeta;
 use std::collections::VecDeque;
@@ -82,11 +82,12 @@ impl Link {
         let now = Instant::from_micros(self.now);
         let prior_in_flight = self.in_flight();
         let (_, meta) = self.flying.pop_front().unwrap();
-        self.c.rate.on_delivered(&meta, now);
+        let mut carried = Carried::default();
+        self.c.rate.on_delivered(&meta, now, &mut carried);
         let rtt_us = (self.now as u32).wrapping_sub(meta.sent_at);
         self.min_rtt_us = self.min_rtt_us.min(rtt_us);
         self.delivered += u64::from(MSS);
-        let rate = self.c.rate.sample(now, self.min_rtt_us);
+        let rate = self.c.rate.sample(now, self.min_rtt_us, &carried);
         self.c.on_ack(&Delivery {
             now,
             delivered: MSS,

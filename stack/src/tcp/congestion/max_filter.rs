@@ -1,52 +1,58 @@
 //! The largest of the values seen in a window of rounds, from three numbers: the best, and the best of those that came
 //! after it, twice (Kathleen Nichols' algorithm).
 
-#[derive(Clone, Copy, Default, Debug)]
-#[repr(C)]
+#[derive(Clone, Copy)]
 struct Sample {
-    round: u32,
+    /// Low half: the window is a few rounds, and each of them brings a sample.
+    round: u16,
     value: u32,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
 pub(super) struct MaxFilter {
-    best: [Sample; 3],
+    values: [u32; 3],
+    rounds: [u16; 3],
+    _pad: u16,
 }
 
 impl MaxFilter {
     #[inline]
     pub(super) fn max(&self) -> u32 {
-        self.best[0].value
+        self.values[0]
     }
 
     /// Rounds only move forward, and wrap.
     pub(super) fn update(&mut self, round: u32, window: u32, value: u32) {
-        let sample = Sample { round, value };
-        let age = |s: &Sample| round.wrapping_sub(s.round);
-        if value >= self.best[0].value || age(&self.best[2]) > window {
-            self.best = [sample; 3];
-            return;
-        }
-        if value >= self.best[1].value {
-            (self.best[1], self.best[2]) = (sample, sample);
-        } else if value >= self.best[2].value {
-            self.best[2] = sample;
-        }
-        let [first, second, third] = self.best;
-        if age(&first) > window {
-            // The best is too old, and perhaps the second as well.
-            self.best = [second, third, sample];
-            if age(&self.best[0]) > window {
-                self.best = [third, sample, sample];
-            }
-        } else if second.round == first.round && age(&second) > window / 4 {
-            // A quarter of the window without a second choice: the newest is one.
-            (self.best[1], self.best[2]) = (sample, sample);
-        } else if third.round == second.round && age(&third) > window / 2 {
-            self.best[2] = sample;
-        }
+        let sample = Sample { round: round as u16, value };
+        let best = [0, 1, 2].map(|i| Sample { round: self.rounds[i], value: self.values[i] });
+        let best = with(best, sample, window);
+        (self.values, self.rounds) = (best.map(|s| s.value), best.map(|s| s.round));
     }
+}
+
+fn with(mut best: [Sample; 3], sample: Sample, window: u32) -> [Sample; 3] {
+    let age = |s: &Sample| u32::from(sample.round.wrapping_sub(s.round));
+    if sample.value >= best[0].value || age(&best[2]) > window {
+        return [sample; 3];
+    }
+    if sample.value >= best[1].value {
+        (best[1], best[2]) = (sample, sample);
+    } else if sample.value >= best[2].value {
+        best[2] = sample;
+    }
+    let [first, second, third] = best;
+    if age(&first) > window {
+        // The best is too old, and perhaps the second as well.
+        return if age(&second) > window { [third, sample, sample] } else { [second, third, sample] };
+    }
+    if second.round == first.round && age(&second) > window / 4 {
+        // A quarter of the window without a second choice: the newest is one.
+        (best[1], best[2]) = (sample, sample);
+    } else if third.round == second.round && age(&third) > window / 2 {
+        best[2] = sample;
+    }
+    best
 }
 
 #[cfg(test)]

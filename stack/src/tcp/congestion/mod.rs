@@ -19,7 +19,8 @@ mod reno;
 use crate::time::Instant;
 use bbr::Bbr;
 use cubic::Cubic;
-pub(super) use rate::{RateSample, RateSampler};
+pub(super) use rate::{Carried, RateSample, RateSampler};
+use reno::Reno;
 
 /// The algorithms, with the numbers that [`crate::tunables::Tunables::congestion`] knows them by.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -94,8 +95,6 @@ struct Window {
     /// Both as they were before the last signal: for when it turns out to have been none.
     prior_cwnd: u32,
     prior_ssthresh: u32,
-    /// Octets acknowledged since Reno's window last grew in congestion avoidance.
-    acked: u32,
 }
 
 impl Window {
@@ -110,19 +109,31 @@ impl Window {
 }
 
 /// What the algorithms keep for themselves: one place, for there is only ever one of them.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, u8)]
 enum Private {
-    #[default]
-    Reno,
+    Reno(Reno),
     Cubic(Cubic),
     Bbr(Bbr),
 }
 
+impl Default for Private {
+    fn default() -> Private {
+        Private::Reno(Reno::default())
+    }
+}
+
 impl Private {
+    /// Reno counts anew.
+    fn forget_acked(&mut self) {
+        if let Private::Reno(reno) = self {
+            reno.acked = 0;
+        }
+    }
+
     fn new(algorithm: Algorithm) -> Private {
         match algorithm {
-            Algorithm::Reno => Private::Reno,
+            Algorithm::Reno => Private::default(),
             Algorithm::Cubic => Private::Cubic(Cubic::default()),
             Algorithm::Bbr => Private::Bbr(Bbr::default()),
         }
@@ -180,7 +191,7 @@ impl Congestion {
 
     pub(super) fn algorithm(&self) -> Algorithm {
         match self.private {
-            Private::Reno => Algorithm::Reno,
+            Private::Reno(_) => Algorithm::Reno,
             Private::Cubic(_) => Algorithm::Cubic,
             Private::Bbr(_) => Algorithm::Bbr,
         }
@@ -195,7 +206,7 @@ impl Congestion {
     #[inline]
     pub(super) fn pacing_rate(&self) -> Option<u64> {
         match &self.private {
-            Private::Reno | Private::Cubic(_) => None,
+            Private::Reno(_) | Private::Cubic(_) => None,
             Private::Bbr(bbr) => bbr.pacing_rate(),
         }
     }
@@ -214,7 +225,7 @@ impl Congestion {
         match &mut self.private {
             Private::Bbr(bbr) => bbr.on_ack(&mut self.window, &mut self.rate, delivery),
             _ if self.is_reducing => {}
-            Private::Reno => reno::on_ack(&mut self.window, delivery),
+            Private::Reno(reno) => reno::on_ack(reno, &mut self.window, delivery),
             Private::Cubic(cubic) => cubic.on_ack(&mut self.window, delivery),
         }
     }
@@ -226,19 +237,19 @@ impl Congestion {
         self.window.remember();
         let window = &mut self.window;
         match &mut self.private {
-            Private::Reno => window.ssthresh = reno::ssthresh_after_loss(flight, mss),
+            Private::Reno(_) => window.ssthresh = reno::ssthresh_after_loss(flight, mss),
             Private::Cubic(cubic) => window.ssthresh = cubic.on_congestion(window.cwnd, mss),
             Private::Bbr(bbr) if signal == Signal::Loss => bbr.on_loss(window.cwnd),
             Private::Bbr(_) => {}
         }
-        self.window.acked = 0;
+        self.private.forget_acked();
         (self.is_reducing, self.owes_cwr) = (true, true);
     }
 
     /// Recovery is over: all that was in flight when it began is acknowledged.
     pub(super) fn on_recovered(&mut self, _now: Instant) {
         self.is_reducing = false;
-        self.window.acked = 0;
+        self.private.forget_acked();
         match &mut self.private {
             Private::Bbr(bbr) => bbr.leave_recovery(&mut self.window),
             _ => self.window.cwnd = self.window.cwnd.min(self.window.ssthresh),
@@ -251,7 +262,7 @@ impl Congestion {
         if is_first {
             window.remember();
             match &mut self.private {
-                Private::Reno => window.ssthresh = reno::ssthresh_after_loss(flight, mss),
+                Private::Reno(_) => window.ssthresh = reno::ssthresh_after_loss(flight, mss),
                 Private::Cubic(cubic) => window.ssthresh = cubic.on_timeout(window.cwnd, mss),
                 Private::Bbr(_) => {}
             }
@@ -259,7 +270,8 @@ impl Congestion {
         if let Private::Bbr(bbr) = &mut self.private {
             bbr.on_timeout(window.cwnd);
         }
-        (window.cwnd, window.acked) = (mss, 0);
+        window.cwnd = mss;
+        self.private.forget_acked();
         (self.is_reducing, self.owes_cwr) = (false, true);
     }
 
@@ -270,7 +282,7 @@ impl Congestion {
         match &mut self.private {
             Private::Bbr(bbr) => return bbr.undo(window),
             Private::Cubic(cubic) => cubic.undo(),
-            Private::Reno => {}
+            Private::Reno(_) => {}
         }
         window.cwnd = window.cwnd.max(window.prior_cwnd);
         window.ssthresh = window.ssthresh.max(window.prior_ssthresh);
@@ -280,7 +292,7 @@ impl Congestion {
     #[inline]
     pub(super) fn on_restart(&mut self, now: Instant) {
         match &mut self.private {
-            Private::Reno => {}
+            Private::Reno(_) => {}
             Private::Cubic(cubic) => cubic.pass(now),
             Private::Bbr(bbr) => bbr.on_restart(&mut self.window, &self.rate, now),
         }

@@ -20,17 +20,22 @@ pub(in crate::tcp) struct RateSampler {
     first_sent_at: u32,
     /// While `is_app_limited`: until more than this is delivered, samples tell the application's pace.
     app_limited_until: u32,
-    /// Of the newest frame that this acknowledgement delivered: what it carried away, and how long its flight took to send.
-    prior_delivered: u32,
-    prior_at: u32,
-    send_us: u32,
     /// The last rate worth telling: octets over microseconds.
     told_delivered: u32,
     told_interval_us: u32,
     is_app_limited: bool,
-    has_prior: bool,
-    prior_is_app_limited: bool,
     told_is_app_limited: bool,
+    _pad: u16,
+}
+
+/// Of the newest frame that one acknowledgement delivers: what it carried away, and how long its flight took to send.
+#[derive(Clone, Copy, Default, Debug)]
+pub(in crate::tcp) struct Carried {
+    delivered: u32,
+    at: u32,
+    send_us: u32,
+    is_app_limited: bool,
+    is_some: bool,
 }
 
 /// What one acknowledgement says of the rate.
@@ -61,25 +66,27 @@ impl RateSampler {
 
     /// The payload of a frame is delivered: acknowledged, or covered by a selective acknowledgement for the first time.
     #[inline]
-    pub(in crate::tcp) fn on_delivered(&mut self, meta: &FrameMeta, now: Instant) {
+    pub(in crate::tcp) fn on_delivered(&mut self, meta: &FrameMeta, now: Instant, carried: &mut Carried) {
         self.delivered = self.delivered.wrapping_add(u32::from(meta.len));
         self.delivered_at = low(now);
         // The newest of those that one acknowledgement covers counts; of equals, the last.
-        if self.has_prior && is_before(meta.sent_at, self.first_sent_at) {
+        if carried.is_some && is_before(meta.sent_at, self.first_sent_at) {
             return;
         }
-        self.has_prior = true;
-        self.prior_delivered = meta.delivered;
-        self.prior_at = meta.delivered_at;
-        self.prior_is_app_limited = meta.flags & APP_LIMITED != 0;
-        self.send_us = elapsed(meta.first_sent_at, meta.sent_at);
+        *carried = Carried {
+            delivered: meta.delivered,
+            at: meta.delivered_at,
+            send_us: elapsed(meta.first_sent_at, meta.sent_at),
+            is_app_limited: meta.flags & APP_LIMITED != 0,
+            is_some: true,
+        };
         self.first_sent_at = meta.sent_at;
     }
 
-    /// All that one acknowledgement delivered was told: what it says. The next one starts anew.
+    /// All that one acknowledgement delivered was told: what it says.
     #[inline]
-    pub(in crate::tcp) fn sample(&mut self, now: Instant, min_rtt_us: u32) -> RateSample {
-        if !core::mem::take(&mut self.has_prior) {
+    pub(in crate::tcp) fn sample(&mut self, now: Instant, min_rtt_us: u32, carried: &Carried) -> RateSample {
+        if !carried.is_some {
             return RateSample::default();
         }
         if self.is_app_limited && is_before(self.app_limited_until, self.delivered) {
@@ -87,15 +94,15 @@ impl RateSampler {
         }
         // Neither sending faster than the network delivers nor acknowledgements that come all at once may make the rate
         // look higher than it is. What took less than a round trip can be no measure at all.
-        let interval_us = self.send_us.max(elapsed(self.prior_at, low(now)));
+        let interval_us = carried.send_us.max(elapsed(carried.at, low(now)));
         if interval_us == 0 || interval_us < min_rtt_us {
             return RateSample::default();
         }
         let sample = RateSample {
-            delivered: self.delivered.wrapping_sub(self.prior_delivered),
+            delivered: self.delivered.wrapping_sub(carried.delivered),
             interval_us,
-            prior_delivered: self.prior_delivered,
-            is_app_limited: self.prior_is_app_limited,
+            prior_delivered: carried.delivered,
+            is_app_limited: carried.is_app_limited,
         };
         self.tell(&sample);
         sample
@@ -168,9 +175,9 @@ mod tests {
     }
 
     fn deliver(rate: &mut RateSampler, meta: &FrameMeta, at_us: u64, min_rtt_us: u32) -> RateSample {
-        let now = Instant::from_micros(at_us);
-        rate.on_delivered(meta, now);
-        rate.sample(now, min_rtt_us)
+        let (now, mut carried) = (Instant::from_micros(at_us), Carried::default());
+        rate.on_delivered(meta, now, &mut carried);
+        rate.sample(now, min_rtt_us, &carried)
     }
 
     /// Around the point where the clock's low half wraps.
@@ -199,8 +206,9 @@ mod tests {
         let mut rate = RateSampler::default();
         let frames: Vec<_> = (0..10).map(|i| send(&mut rate, i * 1000, START + u64::from(i) * 1000)).collect();
         let now = Instant::from_micros(START + 20_000);
-        frames.iter().for_each(|meta| rate.on_delivered(meta, now));
-        let sample = rate.sample(now, 10_000);
+        let mut carried = Carried::default();
+        frames.iter().for_each(|meta| rate.on_delivered(meta, now, &mut carried));
+        let sample = rate.sample(now, 10_000, &carried);
         assert_eq!((sample.delivered, sample.interval_us), (10_000, 20_000));
         // A burst, acknowledged slowly: the acknowledgements set the pace.
         let burst: Vec<_> = (0..4).map(|i| send(&mut rate, i * 1000, START + 30_000)).collect();
@@ -217,7 +225,11 @@ mod tests {
         assert_eq!(deliver(&mut rate, &meta, START + 9_999, 10_000), RateSample::default());
         let meta = send(&mut rate, 0, START);
         assert_eq!(deliver(&mut rate, &meta, START - 5, 0), RateSample::default(), "an older clock");
-        assert_eq!(rate.sample(Instant::from_micros(START), 0), RateSample::default(), "nothing delivered");
+        assert_eq!(
+            rate.sample(Instant::from_micros(START), 0, &Carried::default()),
+            RateSample::default(),
+            "nothing delivered"
+        );
     }
 
     #[test]

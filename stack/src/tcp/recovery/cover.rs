@@ -7,12 +7,11 @@
 use super::super::Seq;
 use super::super::congestion::RateSampler;
 use super::super::sender::{Sender, elapsed_us};
-use super::scoreboard::{Block, RESENT, SACKED, end_of};
+use super::scoreboard::{Block, KNOWN_BLOCKS, RESENT, SACKED, end_of};
 use super::{Newest, Tally};
 use crate::buf::{FrameId, FrameMeta, Frames};
 use crate::slab::NONE;
 use crate::time::Instant;
-use crate::wire::tcp::SackBlocks;
 
 impl Sender {
     /// The peer has `left..right`, which is in flight. A frame that is covered in part counts as not covered: it may go
@@ -37,7 +36,7 @@ impl Sender {
             let seq = Seq(meta.seq);
             #[cfg(test)]
             {
-                self.board.looked_at += 1;
+                self.board.looked_at = self.board.looked_at.saturating_add(1);
             }
             if !seq.is_before(right) {
                 break;
@@ -73,7 +72,7 @@ impl Sender {
     }
 
     /// The next acknowledgement will mostly bring the same blocks.
-    pub(super) fn remember_blocks(&mut self, blocks: [Block; SackBlocks::MAX]) {
+    pub(super) fn remember_blocks(&mut self, blocks: [Block; KNOWN_BLOCKS]) {
         self.board.blocks = blocks;
         self.board.has_places = true;
     }
@@ -100,7 +99,7 @@ impl Sender {
         self.board.highest = fack;
         self.board.sacked += u32::from(meta.len);
         self.board.sacked_frames += 1;
-        rate.on_delivered(&meta, now);
+        rate.on_delivered(&meta, now, &mut tally.carried);
         tally.note_delivered(&meta, now, true);
     }
 }

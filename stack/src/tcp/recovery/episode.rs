@@ -163,7 +163,7 @@ impl Tcb {
     /// Tells the algorithm what was delivered; while a loss is repaired, the window is proportional rate reduction's.
     #[inline]
     fn tell_congestion(&mut self, cx: &mut Context<'_, '_>, tally: &Tally, was_recovering: bool) {
-        let rate = self.congestion.rate.sample(cx.now, self.rtt.min_us());
+        let rate = self.congestion.rate.sample(cx.now, self.rtt.min_us(), &tally.carried);
         let lost = self.snd.board.lost_total.wrapping_sub(tally.prior_lost_total);
         let in_flight = self.snd.pipe();
         let delivery = Delivery {

@@ -25,6 +25,7 @@ mod tlp;
 mod undo;
 
 use super::Seq;
+use super::congestion::Carried;
 use prr::Prr;
 use rack::Rack;
 pub(super) use rtt::Rtt;
@@ -124,6 +125,8 @@ pub(super) struct Tally {
     sacked_rtt_us: Option<u32>,
     /// The frame delivered that was sent last.
     newest: Option<Newest>,
+    /// And what that frame carried, for the delivery rate.
+    carried: Carried,
     /// The lowest frame that arrived, on its first way, after one behind it.
     reordered_from: Option<Seq>,
     /// Something was acknowledged that had been sent more than once.

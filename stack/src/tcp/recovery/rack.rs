@@ -13,12 +13,20 @@ const DUP_THRESH: u32 = 3;
 /// Recoveries after which a window that duplicates widened is narrow again.
 const PERSIST: u8 = 16;
 
+/// No two callers' clocks are farther apart.
+const DISAGREEMENT_US: u32 = 1_000_000;
+
+fn low(now: Instant) -> u32 {
+    now.micros() as u32
+}
+
 /// What RACK remembers.
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
 pub(super) struct Rack {
-    /// When the frame delivered that was sent last was sent; its end; its round trip.
-    sent_at: Instant,
+    /// When the frame delivered that was sent last was sent (the clock's low half, while `is_set`); its end; its round
+    /// trip.
+    sent_at: u32,
     end: Seq,
     rtt_us: u32,
     /// SND.NXT when a duplicate last widened the window: the next counts after a round trip.
@@ -32,7 +40,7 @@ pub(super) struct Rack {
     is_in_dsack_round: bool,
     /// Something was delivered since losses were last looked for.
     has_advanced: bool,
-    _pad: [u8; 5],
+    is_set: bool,
 }
 
 impl Rack {
@@ -53,12 +61,23 @@ impl Rack {
         if newest.was_resent && (newest.rtt_us < min_rtt_us || is_echo_older) {
             return;
         }
-        let sent_at = Instant::from_micros(now.micros().saturating_sub(u64::from(newest.rtt_us)));
         self.rtt_us = newest.rtt_us;
         self.has_advanced = true;
-        if sent_at > self.sent_at || sent_at == self.sent_at && newest.end.is_after(self.end) {
-            (self.sent_at, self.end) = (sent_at, newest.end);
+        let is_later = match self.age_us(now) {
+            Some(age_us) if newest.rtt_us == age_us => newest.end.is_after(self.end),
+            Some(age_us) => newest.rtt_us < age_us,
+            None => true,
+        };
+        if is_later {
+            (self.sent_at, self.end, self.is_set) = (low(now).wrapping_sub(newest.rtt_us), newest.end, true);
         }
+    }
+
+    /// How long ago the frame delivered that was sent last was sent. After a silence that is told modulo 71 minutes: all
+    /// that is sent later seems so, unless it arrives within its round trip of a multiple of that.
+    fn age_us(&self, now: Instant) -> Option<u32> {
+        let age_us = low(now).wrapping_sub(self.sent_at);
+        self.is_set.then_some(if age_us > u32::MAX - DISAGREEMENT_US { 0 } else { age_us })
     }
 
     /// Losses have to be looked for again, though nothing was delivered.
@@ -69,9 +88,9 @@ impl Rack {
     /// How much longer a frame that went earlier than what is delivered may take; `None`: it did not go earlier.
     fn remaining_us(&self, meta: &FrameMeta, now: Instant, reorder_us: u32) -> Option<u64> {
         let age_us = elapsed_us(meta.sent_at, now);
-        let sent_at = Instant::from_micros(now.micros().saturating_sub(u64::from(age_us)));
-        let is_tie = sent_at == self.sent_at;
-        let is_earlier = sent_at < self.sent_at || is_tie && end_of(meta).is_before(self.end);
+        let newest_age_us = self.age_us(now)?;
+        let is_tie = age_us == newest_age_us;
+        let is_earlier = age_us > newest_age_us || is_tie && end_of(meta).is_before(self.end);
         // Within a microsecond the number does not tell whether what went again went earlier: it has one more to come.
         let grace_us = u64::from(is_tie && meta.transmissions > 1);
         let limit_us = u64::from(self.rtt_us) + u64::from(reorder_us) + grace_us;

@@ -2,8 +2,8 @@
 
 use super::super::{Context, Seq, Tcb};
 use super::Tally;
-use super::scoreboard::Block;
-use crate::wire::tcp::{SackBlocks, Segment};
+use super::scoreboard::{Block, KNOWN_BLOCKS};
+use crate::wire::tcp::Segment;
 
 impl Tcb {
     /// Goes through the blocks of a segment. Those that make no sense are counted and say nothing.
@@ -14,12 +14,13 @@ impl Tcb {
             self.take_duplicate_report(cx, left, right, tally);
             blocks = &blocks[1..];
         }
-        let mut covered = [Block::NONE; SackBlocks::MAX];
-        for (&(left, right), slot) in blocks.iter().zip(&mut covered) {
+        let mut covered = [Block::NONE; KNOWN_BLOCKS];
+        for (n, &(left, right)) in blocks.iter().enumerate() {
             let (una, flight) = (self.snd.una, self.snd.flight());
             let is_sane = left.since(una) < flight && right.since(una) <= flight && left.is_before(right);
             if is_sane {
-                *slot = self.snd.cover(cx.frames, (left, right), cx.now, &mut self.congestion.rate, tally);
+                let block = self.snd.cover(cx.frames, (left, right), cx.now, &mut self.congestion.rate, tally);
+                covered.get_mut(n).into_iter().for_each(|known| *known = block);
             } else if right.is_after(una) || !seg.ack.is_before(una) {
                 cx.counters.sack_garbage += 1;
             }

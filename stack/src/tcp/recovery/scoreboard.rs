@@ -12,11 +12,13 @@ use super::Tally;
 use crate::buf::{FrameId, FrameMeta, Frames};
 use crate::slab::NONE;
 use crate::time::Instant;
-use crate::wire::tcp::SackBlocks;
 
 pub(super) const LOST: u16 = 1;
 pub(super) const SACKED: u16 = 2;
 pub(super) const RESENT: u16 = 4;
+
+/// Blocks of the last acknowledgement that are known again: as many as fit beside timestamps. A fourth is looked for.
+pub(super) const KNOWN_BLOCKS: usize = 3;
 
 /// Where a search of the queue may start: a frame, and its sequence number as proof that it is still there.
 #[derive(Clone, Copy, Debug)]
@@ -75,13 +77,12 @@ pub(in crate::tcp) struct Scoreboard {
     pub(super) highest: Seq,
     /// In front of it nothing is on its way for the first time.
     pub(super) first_try: Place,
-    pub(super) blocks: [Block; SackBlocks::MAX],
+    pub(super) blocks: [Block; KNOWN_BLOCKS],
     /// Some of the above may name a frame.
     pub(super) has_places: bool,
-    _pad: [u8; 3],
-    /// Frames looked at for blocks.
-    #[cfg(test)]
-    pub(in crate::tcp) looked_at: u32,
+    _pad: u8,
+    /// Frames looked at for blocks; counted in tests only.
+    pub(in crate::tcp) looked_at: u16,
 }
 
 impl Scoreboard {
@@ -97,10 +98,9 @@ impl Scoreboard {
         resent_last: NONE,
         highest: Seq(0),
         first_try: Place::NONE,
-        blocks: [Block::NONE; SackBlocks::MAX],
+        blocks: [Block::NONE; KNOWN_BLOCKS],
         has_places: false,
-        _pad: [0; 3],
-        #[cfg(test)]
+        _pad: 0,
         looked_at: 0,
     };
 
@@ -130,7 +130,7 @@ impl Scoreboard {
 
     fn forget_places(&mut self) {
         self.first_try = Place::NONE;
-        self.blocks = [Block::NONE; SackBlocks::MAX];
+        self.blocks = [Block::NONE; KNOWN_BLOCKS];
         self.has_places = false;
     }
 
@@ -353,7 +353,7 @@ impl Sender {
                 self.unmark_released(frames, front, &meta);
             }
             if meta.flags & SACKED == 0 {
-                rate.on_delivered(&meta, now);
+                rate.on_delivered(&meta, now, &mut tally.carried);
                 tally.note_delivered(&meta, now, false);
             }
             self.queue.pop_front(frames);

@@ -96,7 +96,7 @@ impl Host {
         let mut counters = Counters::default();
         let tcb = {
             let mut view = memory.frames();
-            make(&mut Context { now, frames: &mut view, counters: &mut counters, tunables: &tunables })
+            make(&mut Context { now, frames: &mut view, counters: &mut counters, tunables: &tunables, cookie: None })
         };
         Host {
             memory,
@@ -117,7 +117,8 @@ impl Host {
 
     pub(super) fn with<R>(&mut self, now: Instant, f: impl FnOnce(&mut Tcb, &mut Context<'_, '_>) -> R) -> R {
         let mut frames = self.memory.frames();
-        let mut cx = Context { now, frames: &mut frames, counters: &mut self.counters, tunables: &self.tunables };
+        let mut cx =
+            Context { now, frames: &mut frames, counters: &mut self.counters, tunables: &self.tunables, cookie: None };
         let result = f(&mut self.tcb, &mut cx);
         self.tcb.snd.check_board(&frames, self.tcb.sack);
         result

@@ -1,7 +1,6 @@
 //! What holds inside a host after everything it did: nothing outstanding without a deadline, and sane numbers.
 
 use super::Verdict;
-use crate::slab::NONE;
 use crate::tcp::State;
 use crate::testing::Host;
 use crate::testing::alloc::format;
@@ -30,7 +29,7 @@ pub(crate) fn check(host: &mut Host, now: Instant) -> Verdict {
             // Without a frame to build a segment in, a connection waits for that, whatever comes due. Frames may have come
             // back just now: then it has its turn next.
             let waits_for_turn = tcb.link.in_transmit && (engine.frames.free_count() == 0 || deadline <= now);
-            let is_in_wheel = tcb.link.wheel_slot != NONE && tcb.link.wheel_at <= deadline.max(now);
+            let is_in_wheel = engine.state.wheel.knows(&tcb.link, deadline.max(now));
             if !is_in_wheel && !waits_for_turn {
                 return err(&format!("a deadline at {}, and the wheel does not know it", deadline.micros()));
             }
