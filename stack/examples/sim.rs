@@ -19,15 +19,18 @@ struct Arguments {
     seed: u64,
     count: u64,
     seconds: Option<u64>,
+    /// So many failing seeds are listed.
+    list: usize,
     verbose: bool,
 }
 
-const USAGE: &str = "usage: sim [--seed FIRST] [--count N] [--seconds AT-MOST] [--verbose]";
-/// More failing seeds than these are not listed.
-const FAILURES_MAX: usize = 20;
+const USAGE: &str = "usage: sim [--seed FIRST] [--count N] [--seconds AT-MOST] [--list FAILURES] [--verbose]";
+/// More failing seeds than these are not listed, unless asked for.
+const FAILURES_LISTED: u64 = 20;
 
 fn arguments() -> Result<Arguments, String> {
-    let mut arguments = Arguments { seed: 1, count: 1000, seconds: None, verbose: false };
+    let mut arguments =
+        Arguments { seed: 1, count: 1000, seconds: None, list: FAILURES_LISTED as usize, verbose: false };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         if name == "--verbose" {
@@ -38,6 +41,7 @@ fn arguments() -> Result<Arguments, String> {
         match name.as_str() {
             "--seed" => arguments.seed = value,
             "--count" => arguments.count = value,
+            "--list" => arguments.list = value as usize,
             "--seconds" => arguments.seconds = Some(value),
             _ => return Err(USAGE.into()),
         }
@@ -102,10 +106,10 @@ fn main() -> ExitCode {
             });
         }
     });
-    report(total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner), began)
+    report(total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner), began, arguments.list)
 }
 
-fn report(mut total: Total, began: Instant) -> ExitCode {
+fn report(mut total: Total, began: Instant, list: usize) -> ExitCode {
     let by_profile: Vec<String> =
         Profile::ALL.iter().zip(total.seeds).map(|(profile, n)| format!("{} {n}", profile.name())).collect();
     let seeds: u64 = total.seeds.iter().sum();
@@ -123,7 +127,7 @@ fn report(mut total: Total, began: Instant) -> ExitCode {
     }
     total.failures.sort();
     println!("{} seeds failed", total.failures.len());
-    for (seed, profile, violation) in total.failures.iter().take(FAILURES_MAX) {
+    for (seed, profile, violation) in total.failures.iter().take(list) {
         println!("seed {seed} ({profile}): {violation}\n  replay: make sim SEED={seed} N=1 SIM_ARGS=--verbose");
     }
     ExitCode::FAILURE

@@ -17,7 +17,7 @@ mod control;
 mod destinations;
 mod device;
 mod farewell;
-mod flows;
+pub(crate) mod flows;
 mod receive;
 mod state;
 mod time_waits;

@@ -36,8 +36,6 @@ impl From<TcpError> for Errno {
 
 /// Free frames that writes leave alone.
 const RESERVED_FRAMES: u32 = 32;
-/// Payload that a frame carries at least, when there is much to write.
-const MSS_MIN: usize = 536;
 
 /// The handshake is still under way.
 fn is_opening(state: State) -> bool {
@@ -178,7 +176,7 @@ impl Engine<'_> {
         if self.conns[conn].error().is_some() || self.sockets[index].error.is_set() {
             return Err(self.take_error_of(index));
         }
-        let part = &data[..data.len().min(self.spare_bytes())];
+        let part = &data[..data.len().min(self.spare_bytes(conn))];
         let (tcb, cx) = (&mut self.conns[conn], &mut context!(self, now));
         let n = if urgent { tcb.write_urgent(cx, part) } else { tcb.write(cx, part) };
         if n < data.len() {
@@ -192,12 +190,12 @@ impl Engine<'_> {
     /// What may be written now without taking the last frames: those are for what arrives, and for answering it. A send
     /// queue that holds them all would wait for acknowledgements that cannot be received.
     #[inline]
-    fn spare_bytes(&mut self) -> usize {
+    fn spare_bytes(&mut self, conn: u32) -> usize {
         let spare = self.frames.free_count().saturating_sub(RESERVED_FRAMES);
         if spare < RESERVED_FRAMES {
             self.state.starved = true;
         }
-        spare as usize * MSS_MIN
+        spare as usize * usize::from(self.conns[conn].frame_payload())
     }
 
     /// Tells those whose writes were cut short that there are frames again.

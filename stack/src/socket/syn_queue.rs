@@ -154,7 +154,8 @@ impl Engine<'_> {
         if self.own(listener).is_accept_queue_full() {
             return self.refuse_overflow(origin, seg).map(Some);
         }
-        let tcb = self.half_open(now, listener, origin, &syn, (seg.ack - 1).0);
+        let mut tcb = self.half_open(now, listener, origin, &syn, (seg.ack - 1).0);
+        tcb.keep_cookie_window();
         let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
         self.state.counters.passive_opens += 1;
         self.state.counters.syn_cookies_accepted += 1;

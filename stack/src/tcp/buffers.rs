@@ -202,6 +202,12 @@ impl Tcb {
         self.options.notsent_lowat_bytes.saturating_sub(self.snd.unsent())
     }
 
+    /// Octets that a frame of the send queue carries: a segment.
+    #[inline]
+    pub(crate) fn frame_payload(&self) -> u16 {
+        self.snd.mss
+    }
+
     /// Bytes that may be written now.
     #[inline]
     pub fn send_room(&self, frames: &Frames<'_>) -> u32 {

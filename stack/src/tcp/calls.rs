@@ -22,7 +22,6 @@ impl Tcb {
         if !self.may_send() {
             return 0;
         }
-        self.look_at_pace(cx.now);
         self.note_app_limited();
         let room = if self.is_deferred() { u32::from(self.snd.mss) } else { u32::MAX };
         let wanted = data.len().min(self.send_room(cx.frames).min(room) as usize);
@@ -48,6 +47,8 @@ impl Tcb {
         let written = wanted - left.len();
         self.wants_room |= written < data.len() || !self.is_writable(cx.frames);
         if written > 0 {
+            // Only now: a call that brought nothing sends nothing either, and must not take the timer away.
+            self.look_at_pace(cx.now);
             self.end_deferral(cx);
         }
         self.arm_persist(cx);

@@ -97,7 +97,7 @@ impl Tcb {
             seq: self.snd.iss,
             ack: self.rcv.nxt,
             flags: Flags::SYN | Flags::ACK | ecn,
-            window: self.rcv.syn_window(),
+            window: self.rcv.syn_window(true),
             mss: Some(self.rcv.own_mss),
             // Without timestamps the peer's shift would be forgotten: then nobody scales.
             window_scale: (self.rcv.scaling && self.ts.on).then_some(self.rcv.shift),
@@ -105,6 +105,13 @@ impl Tcb {
             sack_permitted: self.sack && self.ts.on,
             ..Header::default()
         }
+    }
+
+    /// A connection that a cookie made: its SYN-ACK went when frames were less scarce perhaps, and offered all that a SYN-ACK
+    /// can. That stands (RFC 9293 §3.8.6).
+    pub fn keep_cookie_window(&mut self) {
+        let offered = (self.options.rcvbuf_bytes / 2).min(self.rcv.space_max).min(u32::from(u16::MAX));
+        self.rcv.edge = self.rcv.edge.later(self.rcv.nxt + offered);
     }
 
     /// Our timestamp of this moment, its low bits replaced; never one of the future, which the next segment would be

@@ -323,7 +323,13 @@ impl Reassembly {
     pub(super) fn report(&mut self, frames: &Frames<'_>, most: usize) -> SackBlocks {
         let mut blocks = SackBlocks::default();
         if most > 0 && self.duplicate_left != self.duplicate_right {
-            blocks.push(self.duplicate_left, self.duplicate_right);
+            let (left, right) = (self.duplicate_left, self.duplicate_right);
+            let has = |run: FrameId| !start(frames, run).is_after(left) && !end_of_run(frames, run).is_before(right);
+            // RFC 2883 §4: behind the duplicate comes the block it lies in, even if others grew since.
+            if let Some(run) = self.recent.into_iter().take_while(|run| *run != NONE).find(|run| has(*run)) {
+                self.bring_forward(run);
+            }
+            blocks.push(left, right);
             self.duplicate_left = self.duplicate_right;
         }
         let runs = self.recent.into_iter().take_while(|run| *run != NONE);

@@ -11,7 +11,7 @@ use crate::buf::{FRAME_SIZE, FrameId, FrameList, Frames, Pressure};
 use crate::drops::Drop;
 use crate::time::{Instant, MS};
 use crate::tunables::Tunables;
-use crate::wire::tcp::{HEADER_LEN, HEADER_LEN_MAX, SackBlocks, Segment, TIMESTAMP_LEN};
+use crate::wire::tcp::{Flags, HEADER_LEN, HEADER_LEN_MAX, SackBlocks, Segment, TIMESTAMP_LEN};
 
 /// Acknowledgements of a young connection wait only this long: the peer's slow start, or its Nagle, may hang on them.
 /// (Linux sends its first 16 at once; then an application that answers has no chance to save one.)
@@ -103,9 +103,11 @@ impl Receiver {
         }
     }
 
-    /// The window field of a SYN: never scaled.
-    pub(super) fn syn_window(&self) -> u16 {
-        self.space.min(u32::from(u16::MAX)) as u16
+    /// The window field of a SYN: never scaled. That of a SYN-ACK counts from what it acknowledges: data that came with the
+    /// SYN (RFC 7413) has used some of it.
+    pub(super) fn syn_window(&self, knows_peer: bool) -> u16 {
+        let window = if knows_peer { self.window() } else { self.space };
+        window.min(u32::from(u16::MAX)) as u16
     }
 
     /// The peer's first sequence number is known.
@@ -113,7 +115,7 @@ impl Receiver {
         self.irs = irs;
         self.nxt = irs + 1;
         self.acked = self.nxt;
-        self.edge = self.nxt + u32::from(self.syn_window());
+        self.edge = self.nxt + u32::from(self.syn_window(false));
         self.scaling &= peer_scales;
         if !self.scaling {
             self.shift = 0;
@@ -420,9 +422,10 @@ impl Tcb {
     /// Octets of a segment that is not looked at any further came before: the peer hears of it (RFC 2883).
     #[cold]
     pub(super) fn note_repeated(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
-        let end = (seg.seq + u32::from(seg.payload_len)).earlier(self.rcv.nxt);
-        if end.is_after(seg.seq) {
-            self.rcv.out_of_order.note_duplicate(cx.tunables, seg.seq, end);
+        let text = seg.seq + u32::from(seg.has(Flags::SYN));
+        let end = (text + u32::from(seg.payload_len)).earlier(self.rcv.nxt);
+        if end.is_after(text) {
+            self.rcv.out_of_order.note_duplicate(cx.tunables, text, end);
         }
     }
 

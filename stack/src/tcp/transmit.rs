@@ -1,5 +1,6 @@
 //! Outgoing segments: what may go now, and the one function that builds it.
 
+use super::reassembly::RESERVED_FRAMES;
 use super::sender::Fin;
 use super::tcb::Owed;
 use super::{Context, Outgoing, Seq, State, Tcb};
@@ -122,12 +123,19 @@ impl Tcb {
         if len > self.snd.mss {
             self.note_probe_lost(len);
         }
-        if len > self.snd.mss && !self.snd.split(cx.frames, id, self.snd.mss) {
+        if len > self.snd.mss && !self.cut(cx, id, self.snd.mss) {
             self.retry_without_frame(cx);
             return None;
         }
         self.recovery.retransmit_now = false;
         Some(self.resend(cx, id))
+    }
+
+    /// Cuts a frame that is too long for a segment. That takes another one, and after the path got narrower very many: the
+    /// last are for what arrives. Whoever has nothing in the network may take one all the same, for nothing else moves it on.
+    fn cut(&mut self, cx: &mut Context<'_, '_>, id: FrameId, at: u16) -> bool {
+        let least = if self.snd.pipe() == 0 { RESERVED_FRAMES / 2 } else { RESERVED_FRAMES };
+        cx.frames.free_count() > least && self.snd.split(cx.frames, id, at)
     }
 
     /// A frame in flight goes again.
@@ -146,7 +154,7 @@ impl Tcb {
     pub(super) fn send_new(&mut self, cx: &mut Context<'_, '_>, n: u32) -> Option<Outgoing> {
         let n = self.prepare_probe(cx, n);
         let id = self.snd.next_unsent()?;
-        if u32::from(cx.frames.meta(id).len) > n && !self.snd.split(cx.frames, id, n as u16) {
+        if u32::from(cx.frames.meta(id).len) > n && !self.cut(cx, id, n as u16) {
             self.retry_without_frame(cx);
             return None;
         }
@@ -253,7 +261,7 @@ impl Tcb {
             flags,
             urgent: urgent.unwrap_or(0),
             window: if is_syn {
-                self.rcv.syn_window()
+                self.rcv.syn_window(has_ack)
             } else {
                 self.rcv.offer_window(cx.frames.allowance(), self.sack)
             },

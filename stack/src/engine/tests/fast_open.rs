@@ -6,7 +6,7 @@ use crate::drops::Drop;
 use crate::socket::SocketOption;
 use crate::tcp::{Seq, State};
 use crate::time::MS;
-use crate::wire::tcp::{FastOpenCookie, Flags, Header};
+use crate::wire::tcp::{FastOpenCookie, Flags, Header, Segment};
 
 /// Both ends willing, a listener that takes up to `most` early ones.
 fn net(most: i32) -> (Net, SocketId) {
@@ -69,6 +69,10 @@ fn the_second_time_data_travels_with_the_syn() {
     let answers = seen(CLIENT);
     assert_eq!((answers[0].flags, answers[0].ack), (Flags::SYN | Flags::ACK, syn.seq + 8));
     assert_eq!(answers[0].options.fast_open, None, "it has a cookie that is good");
+    // Data of the SYN has used some of the window: the right edge stays where it is.
+    let edge = |seg: &Segment, shift: u8| seg.ack + (u32::from(seg.window) << shift);
+    let shift = answers[0].options.window_scale.unwrap();
+    assert!((edge(&answers[1], shift) + (1 << shift)).is_after(edge(&answers[0], 0)));
     assert_eq!(answers[1].payload_len, 6);
     assert_eq!(recv(&mut net, CLIENT, client).unwrap(), b"answer");
     // And on, both ways.

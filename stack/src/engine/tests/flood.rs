@@ -305,3 +305,30 @@ fn cookies_over_ipv6() {
     net.run(SEC, |net| net.hosts[SERVER].engine().available(accepted) == Ok(3000));
     finish(net);
 }
+
+#[test]
+fn what_a_cookie_s_syn_ack_offered_stands_though_frames_are_few_now() {
+    let mut net = net(64, |t| t.syncookies = 2);
+    listen(&mut net, 16);
+    let bytes = frame(&net, SERVER, source(1), &syn(100), b"");
+    let cookie = exchange(&mut net, SERVER, &bytes)[0].1;
+    // Frames go, but for a twentieth.
+    let all = net.hosts[SERVER].config.frames;
+    let taken: Vec<_> = (0..all - all / 20).filter_map(|_| server(&mut net).frames_mut().alloc()).collect();
+    net.hosts[SERVER].watch_frames();
+    let timestamp = cookie.options.timestamp.map(|(value, _)| (120, value));
+    let ack = Header { seq: Seq(101), ack: cookie.seq + 1, flags: Flags::ACK, timestamp, window: 500, ..syn(0) };
+    let ack = Header { mss: None, window_scale: None, sack_permitted: false, ..ack };
+    let bytes = frame(&net, SERVER, source(1), &ack, b"");
+    exchange(&mut net, SERVER, &bytes);
+    let data = Header { seq: Seq(101 + 1000), ..ack };
+    let bytes = frame(&net, SERVER, source(1), &data, b"beyond a hole");
+    let answer = exchange(&mut net, SERVER, &bytes)[0].1;
+    let shift = cookie.options.window_scale.unwrap();
+    assert_eq!(answer.ack, Seq(101));
+    // But for the rounding to units.
+    assert!((u32::from(answer.window) + 1) << shift > u32::from(cookie.window), "{} {shift}", answer.window);
+    for frame in taken {
+        server(&mut net).frames_mut().release(frame);
+    }
+}

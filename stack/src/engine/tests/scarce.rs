@@ -211,3 +211,20 @@ fn whoever_finds_no_room_only_because_frames_are_few_hears_of_it_later() {
     assert_eq!(recv(&mut net, SERVER, server).map(|bytes| bytes.len()), Ok(40_000));
     finish(net);
 }
+
+#[test]
+fn small_segments_leave_the_last_frames_as_well() {
+    let server = HostConfig { frames: 256, ..HostConfig::nth(1) };
+    let mut net = Net::with(5, server, HostConfig::nth(2));
+    let listener = listen(&mut net, 4);
+    let (now, remote) = (net.now(), net.endpoint(SERVER, PORT));
+    let mut engine = net.hosts[CLIENT].engine();
+    let client = engine.open_stream(Family::V4, false, PROC).unwrap();
+    engine.set_option(now, client, crate::socket::SocketOption::MaxSegment, 88).unwrap();
+    assert_eq!(engine.connect(now, client, None, remote), Err(Errno::EINPROGRESS));
+    let accepted = accept(&mut net, listener);
+    while send(&mut net, SERVER, accepted, &[7; 60_000]).is_ok() {}
+    let free = net.hosts[SERVER].engine().frames().free_count();
+    assert!(free >= 31, "{free}");
+    finish(net);
+}

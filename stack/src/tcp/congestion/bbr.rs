@@ -358,7 +358,8 @@ impl Bbr {
 
     /// Recovery: in its first round what leaves is what was delivered. True: that is the window.
     fn repair_cwnd(&mut self, window: &mut Window, rate: &RateSampler, d: &Delivery) -> bool {
-        let conserved = d.in_flight.saturating_add(d.delivered).min(CWND_MAX);
+        // Segments may be short: octets are conserved, but a window is a segment at least (Linux counts segments).
+        let conserved = d.in_flight.saturating_add(d.delivered).max(d.mss).min(CWND_MAX);
         if d.lost > 0 {
             window.cwnd = window.cwnd.saturating_sub(d.lost).max(d.mss);
         }

@@ -199,7 +199,10 @@ impl Tcb {
     fn reduce_window(&mut self, delivered: u32, is_safe: bool) {
         if !self.congestion.rules_recovery() {
             let (in_flight, ssthresh, mss) = (self.snd.pipe(), self.congestion.ssthresh(), u32::from(self.snd.mss));
-            self.congestion.set_cwnd(self.recovery.prr.window(in_flight, ssthresh, delivered, is_safe, mss));
+            let window = self.recovery.prr.window(in_flight, ssthresh, delivered, is_safe, mss);
+            // With little in flight and less to send that may be octets (RFC 6937 §3). A window is a segment at least, as
+            // on Linux: what is written next shall not wait for a timeout.
+            self.congestion.set_cwnd(window.max(mss));
         }
     }
 

@@ -209,3 +209,17 @@ fn every_algorithm_gets_through_losses() {
         }
     }
 }
+
+#[test]
+fn a_write_that_finds_no_room_leaves_the_timer() {
+    let mut host = slow();
+    host.write(at_ms(1010), &vec![7; 1 << 20]);
+    assert_eq!(host.drain(at_ms(1010)).len(), 1);
+    host.arrive(at_ms(1050), &segment(5001, 1001 + 11 * 1460, Flags::ACK), b"");
+    while host.write(at_ms(1050), &[7; 1460]) > 0 {}
+    let at = host.tcb.deadline().expect("the pace's");
+    assert_eq!((host.drain(at_ms(1050)).len(), host.write(at.after_us(1), &[7]) > 0), (0, false));
+    assert!(host.tcb.deadline().is_some(), "nothing was brought, so nobody asks what may go");
+    host.expire(at.after_us(1));
+    assert_eq!(host.drain(at.after_us(1)).len(), 1);
+}

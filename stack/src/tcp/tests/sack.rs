@@ -1,7 +1,7 @@
 //! What an acknowledgement says of octets beyond it (RFC 2018 §4) and of those that came twice (RFC 2883).
 
 use super::harness::*;
-use crate::tcp::{Options, Seq, Tcb};
+use crate::tcp::{Algorithm, Options, Seq, Tcb};
 use crate::tunables::Tunables;
 use crate::wire::tcp::{Flags, Segment};
 
@@ -221,4 +221,50 @@ fn small_pieces_that_come_backwards_share_frames_as_well() {
     assert_eq!(host.frames_held(), 1);
     say(&mut host, 0, 1000);
     assert_eq!(host.tcb.available(), 1100);
+}
+
+#[test]
+fn the_block_that_a_duplicate_lies_in_is_the_next_though_another_grew() {
+    let mut host = plain();
+    say(&mut host, 2000, 1000);
+    hear(&mut host);
+    say(&mut host, 5000, 1000);
+    hear(&mut host);
+    // Two segments come at once: the one again, the other new.
+    say(&mut host, 2000, 1000);
+    say(&mut host, 6000, 1000);
+    assert_eq!(hear(&mut host), (0, vec![(2000, 3000), (2000, 3000), (5000, 7000)]));
+}
+
+#[test]
+fn a_syn_with_data_that_comes_again_reports_the_data() {
+    let mut host = plain();
+    say(&mut host, 0, MSS);
+    say(&mut host, u32::from(MSS), MSS);
+    assert_eq!(hear(&mut host).0, 2 * u32::from(MSS));
+    let syn = segment(PEER_ISS, 0, Flags::SYN);
+    host.arrive(at_ms(1001), &syn, &[7; 500]);
+    assert_eq!(hear(&mut host), (2 * u32::from(MSS), vec![(0, 500)]));
+}
+
+#[test]
+fn a_window_is_a_segment_at_least_however_little_is_in_flight() {
+    for algorithm in [Algorithm::Cubic, Algorithm::Reno, Algorithm::Bbr] {
+        let mut host = selective(Tunables { timestamps: 0, congestion: algorithm as u32, ..Tunables::default() });
+        host.tcb.set_nodelay(true);
+        for i in 0..5 {
+            host.write(at_ms(1001), &[i; 2]);
+            assert_eq!(host.drain(at_ms(1001)).len(), 1);
+        }
+        // The first is lost, and acknowledgements come one by one.
+        for i in 2..5 {
+            let mut ack = segment(FIRST, OUR_ISS + 1, ACK);
+            ack.options.sack.push(Seq(OUR_ISS + 3), Seq(OUR_ISS + 1 + 2 * i));
+            host.arrive(at_ms(1100), &ack, b"");
+            host.drain(at_ms(1100));
+            let info = host.tcb.info(at_ms(1100));
+            assert!(info.snd_cwnd >= info.snd_mss, "{algorithm:?}: {}", info.snd_cwnd);
+        }
+        assert_eq!(host.counters.fast_retransmits, 1);
+    }
 }

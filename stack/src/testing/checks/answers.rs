@@ -30,14 +30,18 @@ fn check_ack(view: &View, sight: &Sight) -> Verdict {
     }
 }
 
-/// RFC 9293 §3.8.6: the right edge does not move left.
+/// RFC 9293 §3.8.6: the right edge does not move left. What it can say is whole units of the scale, though: it may say less
+/// than it offered once, by less than one unit (RFC 7323 §2.4), but never further, however often it rounds.
 fn check_edge(view: &View, sight: &Sight) -> Verdict {
     if sight.has(SYN) {
         return Ok(()); // Its field is not scaled: one that comes again cannot say more than 65535.
     }
-    let edge = view.peer_place(sight.ack) + (i64::from(sight.window) << view.shifts().0);
+    let unit = 1i64 << view.shifts().0;
+    let edge = view.peer_place(sight.ack) + i64::from(sight.window) * unit;
     match view.edge {
-        Some(before) if edge < before => Err(format!("the window's edge moves from {before} back to {edge}")),
+        Some(furthest) if edge + unit <= furthest => {
+            Err(format!("the window's edge moves from {furthest} back to {edge}"))
+        }
         _ => Ok(()),
     }
 }

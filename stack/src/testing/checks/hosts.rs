@@ -26,10 +26,11 @@ pub(crate) fn check(host: &mut Host, now: Instant) -> Verdict {
             return err(&format!("{} octets outstanding, and no deadline", tcb.unacked_bytes()));
         }
         if let Some(deadline) = deadline {
-            // Without a frame to build a segment in, a connection waits for that.
-            let waits_for_frame = tcb.link.in_transmit && engine.frames.free_count() == 0;
+            // Without a frame to build a segment in, a connection waits for that, whatever comes due. Frames may have come
+            // back just now: then it has its turn next.
+            let waits_for_turn = tcb.link.in_transmit && (engine.frames.free_count() == 0 || deadline <= now);
             let is_in_wheel = engine.state.wheel.knows(&tcb.link, deadline.max(now));
-            if !is_in_wheel && !waits_for_frame {
+            if !is_in_wheel && !waits_for_turn {
                 return err(&format!("a deadline at {}, and the wheel does not know it", deadline.micros()));
             }
         }

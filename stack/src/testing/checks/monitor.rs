@@ -4,9 +4,10 @@ use super::counters::Tally;
 use super::sight::{ACK, FIN, RST, SYN, Sight, look};
 use super::view::View;
 use super::{answers, hosts, sending};
-use crate::addr::{Flow, Ip};
+use crate::addr::{Endpoint, Flow, Ip};
+use crate::engine::flows::Entry;
 use crate::testing::Host;
-use crate::testing::alloc::collections::BTreeMap;
+use crate::testing::alloc::collections::{BTreeMap, BTreeSet};
 use crate::testing::alloc::format;
 use crate::testing::alloc::string::String;
 use crate::testing::alloc::vec::Vec;
@@ -19,10 +20,18 @@ fn key(flow: &Flow) -> Key {
     (flow.local.ip, flow.local.port, flow.remote.ip, flow.remote.port)
 }
 
+fn flow_of(key: &Key) -> Flow {
+    Flow { local: Endpoint::new(key.0, key.1), remote: Endpoint::new(key.2, key.3) }
+}
+
 /// What is known about one host.
 #[derive(Default)]
 struct Site {
     views: BTreeMap<Key, View>,
+    /// Flows that were reset before they had a connection here.
+    denied: BTreeSet<Key>,
+    /// Connections that cookies made.
+    by_cookie: u64,
     tally: Tally,
     mtu: u16,
 }
@@ -47,6 +56,13 @@ impl Monitor {
         let site = &self.sites[host];
         let resent = site.views.values().map(|v| v.resent).sum::<u64>();
         Tally { resent: site.tally.resent + resent, ..site.tally }
+    }
+
+    /// Whether the host answered a segment of this flow with a RST, having said nothing but a SYN-ACK that it did not
+    /// remember. A cookie is known by the first octet behind the SYN alone: whatever overtakes that, or comes when it found
+    /// the accept queue full, is nobody's (RFC 4987 §3.6; so on Linux).
+    pub(crate) fn was_denied(&self, host: usize, flow: &Flow) -> bool {
+        self.sites[host].denied.contains(&key(flow))
     }
 
     /// The host started again.
@@ -102,6 +118,9 @@ impl Watcher for Monitor {
         } else if !sight.has(RST) {
             view.settle(&sight);
         }
+        if sight.has(RST) && !sight.has(ACK) && view.is_untold() && view.own_place(sight.seq) == 0 {
+            site.denied.insert(key(&sight.flow));
+        }
         let verdict = sending::check(view, &sight, site.mtu).and_then(|()| answers::check(view, &sight));
         if !sight.has(RST) {
             view.note_sent(&sight);
@@ -136,6 +155,23 @@ impl Watcher for Monitor {
     }
 
     fn worked(&mut self, now: Instant, index: usize, host: &mut Host) {
+        let (site, engine) = (&mut self.sites[index], host.engine());
+        let by_cookie = engine.counters().syn_cookies_accepted;
+        if core::mem::replace(&mut site.by_cookie, by_cookie) != by_cookie {
+            // One that ended in this very step was not seen to be over: the one in its place has said nothing yet.
+            let is_young = |at: &Key, view: &View| match engine.lookup(&flow_of(at)) {
+                Some(Entry::Connection(conn)) => {
+                    let info = engine.conns[conn].info(now);
+                    info.bytes_sent == 0 && (view.sent_to > 0 || view.acked > Some(info.bytes_received as i64))
+                }
+                _ => false,
+            };
+            let again = |(at, view): &(&Key, &mut View)| view.is_over || is_young(at, view);
+            site.views.iter_mut().filter(again).for_each(|(_, view)| view.begin_again());
+        }
+        for (at, view) in site.views.iter_mut().filter(|_| by_cookie > 0) {
+            view.is_over = view.acked.is_some() && engine.lookup(&flow_of(at)).is_none();
+        }
         let verdict = hosts::check(host, now);
         self.note(now, verdict, || format!("host {index}"));
     }

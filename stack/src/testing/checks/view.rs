@@ -13,6 +13,8 @@ pub(crate) struct Opening {
     pub(crate) timestamps: bool,
     pub(crate) sack: bool,
     window: u16,
+    /// Octets that came with it (RFC 7413).
+    text: u64,
 }
 
 impl Opening {
@@ -24,6 +26,7 @@ impl Opening {
             timestamps: sight.timestamp.is_some(),
             sack: sight.sack_permitted,
             window: sight.window,
+            text: sight.payload.len() as u64,
         }
     }
 }
@@ -39,7 +42,7 @@ pub(crate) struct View {
     /// Behind the last octet sent; where our FIN is.
     pub(crate) sent_to: i64,
     pub(crate) fin: Option<i64>,
-    /// The last acknowledgement sent, the right edge of the window offered with it, the last timestamp.
+    /// The last acknowledgement sent, the furthest right edge of a window offered, the last timestamp.
     pub(crate) acked: Option<i64>,
     pub(crate) edge: Option<i64>,
     pub(crate) tsval: Option<u32>,
@@ -51,6 +54,8 @@ pub(crate) struct View {
     pub(crate) peer_tsval: Option<u32>,
     /// Data segments that were sent again.
     pub(crate) resent: u64,
+    /// The host knows nothing of it any more.
+    pub(crate) is_over: bool,
 }
 
 /// How far `seq` is behind `base`, as a signed number.
@@ -68,7 +73,10 @@ impl View {
     /// A SYN or a SYN-ACK leaves. One with a number that is news is another connection, or a cookie.
     pub(crate) fn open(&mut self, sight: &Sight) {
         let opening = Opening::of(sight);
-        let irs = sight.ack.wrapping_sub(1);
+        let acked = sight.ack.wrapping_sub(1);
+        // It may acknowledge data of the SYN as well.
+        let is_its = |o: &&Opening| u64::from(acked.wrapping_sub(o.seq)) <= o.text;
+        let irs = self.heard.iter().rev().find(is_its).map_or(acked, |o| o.seq);
         if self.own.iter().any(|(own, _)| own.seq == sight.seq) {
             if sight.has(ACK) && self.peer.is_none() {
                 self.meet(irs);
@@ -86,12 +94,25 @@ impl View {
         }
     }
 
+    /// The host forgot the connection, and the peer, which does not know, brought its cookie once more: another begins, with
+    /// the same numbers, that nothing was sent on and nothing came. What the peer offered and its clock stand.
+    pub(crate) fn begin_again(&mut self) {
+        (self.sent_to, self.fin, self.una, self.is_over) = (0, None, 0, false);
+        (self.acked, self.edge) = (None, None);
+    }
+
+    /// Nothing was sent but SYNs.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.is_open() && self.sent_to == 0 && self.fin.is_none()
+    }
+
     /// The peer's SYN is the one with this number.
     fn meet(&mut self, irs: u32) {
         let peer = self.heard.iter().rev().find(|o| o.seq == irs).copied();
         let Some(peer) = peer else { return };
         self.peer = Some(peer);
         self.peer_edge = self.peer_edge.max(i64::from(peer.window));
+        self.got.insert(0, peer.text);
     }
 
     pub(crate) fn own(&self) -> Opening {
@@ -155,7 +176,8 @@ impl View {
             let ack = self.peer_place(sight.ack);
             let shift = if sight.has(SYN) { 0 } else { self.shifts().0 };
             self.acked = Some(ack);
-            self.edge = Some(ack + (i64::from(sight.window) << shift));
+            let edge = ack + (i64::from(sight.window) << shift);
+            self.edge = Some(self.edge.map_or(edge, |furthest| furthest.max(edge)));
         }
         if let Some((value, _)) = sight.timestamp {
             self.tsval = Some(value);
@@ -165,8 +187,10 @@ impl View {
     /// A segment came.
     pub(crate) fn note_received(&mut self, sight: &Sight) {
         if sight.has(SYN) {
+            let opening = Opening::of(sight);
+            let text = self.heard.iter().filter(|o| o.seq == sight.seq).map(|o| o.text).fold(opening.text, u64::max);
             self.heard.retain(|o| o.seq != sight.seq);
-            self.heard.push(Opening::of(sight));
+            self.heard.push(Opening { text, ..opening });
             let answers = sight.has(ACK) && self.is_open() && self.own_place(sight.ack) >= 0;
             if self.peer.is_none() && answers {
                 self.meet(sight.seq);

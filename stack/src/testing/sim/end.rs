@@ -1,6 +1,7 @@
 //! One end of a connection: an application that writes, reads and goes as its plan says, and checks what it gets.
 
 use super::plan::{EndPlan, Ending, Wait};
+use crate::addr::Endpoint;
 use crate::engine::Engine;
 use crate::socket::readiness::{ET, IN, ONESHOT, OUT, RDHUP};
 use crate::socket::{Errno, How, SetId, SocketId, SocketOption};
@@ -48,6 +49,12 @@ pub(super) struct End {
     has_shut_read: bool,
     /// What its epoll item asks for.
     interest: u32,
+    /// Where the octets stand that it called urgent.
+    pub(super) marks: Vec<u64>,
+    /// The place of the last urgent octet that it fetched.
+    fetched: Option<u64>,
+    /// Writes so far: some are urgent.
+    writes: u64,
 }
 
 /// What octets go through: kept, so that it is not made anew.
@@ -86,6 +93,9 @@ impl End {
             has_shut: false,
             has_shut_read: false,
             interest: 0,
+            marks: Vec::new(),
+            fetched: None,
+            writes: 0,
         }
     }
 
@@ -103,6 +113,7 @@ impl End {
             (SendBuffer, plan.sndbuf, plan.sndbuf != 0),
             (ReceiveBuffer, plan.rcvbuf, plan.rcvbuf != 0),
             (MaxSegment, plan.mss, plan.mss != 0),
+            (OobInline, 1, plan.oob_inline),
         ];
         for (option, value, _) in options.into_iter().filter(|o| o.2) {
             let _ = engine.set_option(now, self.socket, option, value as i32);
@@ -111,6 +122,23 @@ impl End {
             self.interest = self.wanted();
             let _ = engine.epoll_add(set, self.socket, key, self.interest, u64::from(key));
         }
+    }
+
+    /// sendto() with MSG_FASTOPEN. As connect() does, it fails with EINPROGRESS when all is well.
+    pub(super) fn begin_fast(
+        &mut self,
+        engine: &mut Engine<'_>,
+        now: Instant,
+        local: Endpoint,
+        remote: Endpoint,
+    ) -> Result<(), Errno> {
+        let n = self.plan.write_chunk.min(self.plan.total);
+        let data: Buffer = (0..n).map(|at| octet(local.port, self.side, at)).collect();
+        match engine.send_fast(now, self.socket, Some(local), remote, &data) {
+            Err(Errno::EOPNOTSUPP) => return engine.connect(now, self.socket, Some(local), remote),
+            sent => self.written = sent? as u64,
+        }
+        Err(Errno::EINPROGRESS)
     }
 
     pub(super) fn waits_for_epoll(&self) -> bool {
@@ -128,7 +156,8 @@ impl End {
         }
     }
 
-    /// Its turn, at `time`, which its clock reads as `now`. What it finds wrong is returned.
+    /// Its turn, at `time`, which its clock reads as `now`. `marks` are the other end's. What it finds wrong is returned.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn act(
         &mut self,
         engine: &mut Engine<'_>,
@@ -137,10 +166,11 @@ impl End {
         set: SetId,
         key: u32,
         buffer: &mut Buffer,
+        marks: &[u64],
     ) -> Result<(), String> {
         self.looked_at = time;
         let before = (self.written, self.read);
-        let result = self.work(engine, now, buffer);
+        let result = self.work(engine, now, buffer, marks);
         if let Wait::Sleeps(pause) = self.plan.wait {
             self.idle_looks = if before == (self.written, self.read) { self.idle_looks + 1 } else { 0 };
             self.next_at = time + (pause << (self.idle_looks / 16).min(6));
@@ -158,7 +188,13 @@ impl End {
         result
     }
 
-    fn work(&mut self, engine: &mut Engine<'_>, now: Instant, buffer: &mut Buffer) -> Result<(), String> {
+    fn work(
+        &mut self,
+        engine: &mut Engine<'_>,
+        now: Instant,
+        buffer: &mut Buffer,
+        marks: &[u64],
+    ) -> Result<(), String> {
         match self.phase {
             Phase::Done => return Ok(()),
             Phase::Connecting => match engine.connect_status(now, self.socket) {
@@ -174,7 +210,8 @@ impl End {
             self.break_off(engine, now);
         }
         if self.phase == Phase::Working {
-            self.read_some(engine, now, buffer)?;
+            self.fetch(engine, marks)?;
+            self.read_some(engine, now, buffer, marks)?;
         }
         if self.phase == Phase::Working {
             self.write_some(engine, now, buffer);
@@ -238,15 +275,61 @@ impl End {
         }
     }
 
-    fn read_some(&mut self, engine: &mut Engine<'_>, now: Instant, buffer: &mut Buffer) -> Result<(), String> {
+    /// Fetches an urgent octet, if there is one: it is one that the other end called urgent, and a later one each time.
+    fn fetch(&mut self, engine: &mut Engine<'_>, marks: &[u64]) -> Result<(), String> {
+        if !self.plan.fetches {
+            return Ok(());
+        }
+        let Ok(Some(value)) = engine.recv_urgent(self.socket, false) else { return Ok(()) };
+        if self.plan.oob_inline {
+            return Err("fetches an urgent octet that is in line".into());
+        }
+        let is_it = |at: &&u64| {
+            self.fetched.is_none_or(|last| last < **at) && octet(self.client_port, self.peer(), **at) == value
+        };
+        let Some(at) = marks.iter().find(is_it).copied() else {
+            return Err(format!("fetches {value:#x}, which was not urgent (urgent were {marks:?})"));
+        };
+        self.fetched = Some(at);
+        Ok(())
+    }
+
+    fn peer(&self) -> Side {
+        if self.side == Side::Client { Side::Server } else { Side::Client }
+    }
+
+    /// Passes over urgent octets, unless they are in line: those that begin what is read next, as it says. No two octets in
+    /// a row are alike, so there is no doubt.
+    fn pass_urgent(&mut self, next: Option<&u8>, marks: &[u64]) {
+        let is_next = |at: u64| next.is_some_and(|value| octet(self.client_port, self.peer(), at) == *value);
+        let mut at = self.read;
+        while !self.plan.oob_inline && !is_next(at) && marks.contains(&at) {
+            at += 1;
+        }
+        self.read = at;
+    }
+
+    fn read_some(
+        &mut self,
+        engine: &mut Engine<'_>,
+        now: Instant,
+        buffer: &mut Buffer,
+        marks: &[u64],
+    ) -> Result<(), String> {
         for _ in 0..self.tries() {
             if self.has_eof {
                 return Ok(());
             }
             buffer.resize(self.plan.read_chunk as usize, 0);
             match engine.recv(now, self.socket, buffer, false) {
-                Ok(0) => self.has_eof = true,
-                Ok(n) => self.check_octets(&buffer[..n])?,
+                Ok(0) => {
+                    self.has_eof = true;
+                    self.pass_urgent(None, marks);
+                }
+                Ok(n) => {
+                    self.pass_urgent(buffer.first(), marks);
+                    self.check_octets(&buffer[..n])?;
+                }
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(error) => {
                     self.fail(engine, now, error);
@@ -258,8 +341,7 @@ impl End {
     }
 
     fn check_octets(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let peer = if self.side == Side::Client { Side::Server } else { Side::Client };
-        if let Some(at) = first_wrong(self.client_port, peer, self.read, bytes) {
+        if let Some(at) = first_wrong(self.client_port, self.peer(), self.read, bytes) {
             return Err(format!("reads octet {at} wrong (read from {} on)", self.read));
         }
         self.read += bytes.len() as u64;
@@ -276,8 +358,20 @@ impl End {
             let room = u64::from(engine.send_room(self.socket).unwrap_or(0)) + 1;
             buffer.clear();
             buffer.extend((self.written..self.written + n.min(room)).map(|at| octet(self.client_port, self.side, at)));
-            match engine.send(now, self.socket, buffer) {
-                Ok(sent) => self.written += sent as u64,
+            // The last octet of all is not: its reader would wait for it.
+            let is_urgent = self.plan.urgent && self.writes % 4 == 1 && self.written + n < self.plan.total;
+            let sent = match is_urgent {
+                true => engine.send_urgent(now, self.socket, buffer),
+                false => engine.send(now, self.socket, buffer),
+            };
+            match sent {
+                Ok(sent) => {
+                    self.writes += 1;
+                    self.written += sent as u64;
+                    if is_urgent && sent > 0 {
+                        self.marks.push(self.written - 1);
+                    }
+                }
                 Err(Errno::EAGAIN) => return,
                 Err(error) => return self.fail(engine, now, error),
             }

@@ -79,6 +79,10 @@ pub(super) struct EndPlan {
     pub(super) sndbuf: u32,
     pub(super) rcvbuf: u32,
     pub(super) mss: u32,
+    /// Some of its writes are urgent; what is urgent to it, it reads in line; it looks for urgent octets.
+    pub(super) urgent: bool,
+    pub(super) oob_inline: bool,
+    pub(super) fetches: bool,
 }
 
 /// One connection.
@@ -90,6 +94,8 @@ pub(super) struct ConnPlan {
     /// To a port where nobody listens.
     pub(super) to_closed_port: bool,
     pub(super) local_port: u16,
+    /// The client's first octets are to travel with its SYN (RFC 7413).
+    pub(super) is_fast: bool,
     pub(super) ends: [EndPlan; 2],
 }
 
@@ -133,6 +139,8 @@ pub(super) struct Plan {
     pub(super) accept_pause_us: u64,
     /// The network is bad enough for handshakes to fail.
     pub(super) is_rough: bool,
+    /// Segments come twice: so may a connection that a SYN's data begins (RFC 7413 §2.1).
+    pub(super) has_duplicates: bool,
     /// Something happens that may end any connection.
     pub(super) may_break: bool,
 }
@@ -151,9 +159,22 @@ impl Plan {
         let (faults, may_break) = faults(&mut r, n, is_hostile, heals_at);
         let is_lossy = |l: &LinkConfig| l.loss > 50 || l.burst.enter > 0 || l.corrupt > 20;
         let is_rough = may_break || attachments.iter().any(|a| is_lossy(&a.up.config) || is_lossy(&a.down.config));
+        let has_duplicates = attachments.iter().any(|a| a.up.config.duplicate + a.down.config.duplicate > 0);
         let backlog = r.pick(&[0, 1, 4, 64, 64]);
         let accept_pause_us = r.pick(&[0, 0, 0, 20 * MS, SEC]);
-        Plan { profile, hosts, attachments, conns, faults, heals_at, backlog, accept_pause_us, is_rough, may_break }
+        Plan {
+            profile,
+            hosts,
+            attachments,
+            conns,
+            faults,
+            heals_at,
+            backlog,
+            accept_pause_us,
+            is_rough,
+            has_duplicates,
+            may_break,
+        }
     }
 }
 
@@ -173,7 +194,8 @@ fn host(r: &mut Random, n: u8, is_hostile: bool) -> HostConfig {
         ecn: r.below(3) as u32,
         slow_start_after_idle: on(r, 500),
         syncookies: r.pick(&[0, 1, 1, 2]),
-        fastopen: r.pick(&[0, 1, 3]),
+        // Clients, servers; clients and servers that need no cookie.
+        fastopen: r.pick(&[0, 1, 3, 3, 3 | 4 | 0x200]),
         tw_reuse: r.below(3) as u32,
         mtu_probing: r.below(3) as u32,
         congestion: r.below(4) as u32,
@@ -262,6 +284,7 @@ fn conn(r: &mut Random, hosts: usize, profile: Profile) -> ConnPlan {
         starts_at,
         to_closed_port: r.chance(20),
         local_port: if r.chance(100) { 5000 + r.below(2) as u16 } else { 0 },
+        is_fast: r.chance(200),
         ends: paced([end(r, profile), end(r, profile)]),
     }
 }
@@ -315,6 +338,9 @@ fn end(r: &mut Random, profile: Profile) -> EndPlan {
         sndbuf: if r.chance(200) { r.between(1, 60_000) as u32 } else { 0 },
         rcvbuf: if r.chance(200) { r.between(1, 60_000) as u32 } else { 0 },
         mss: if r.chance(80) { r.between(88, 1500) as u32 } else { 0 },
+        urgent: r.chance(150),
+        oob_inline: r.chance(300),
+        fetches: r.chance(500),
     }
 }
 
