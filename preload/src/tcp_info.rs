@@ -126,7 +126,7 @@ mod tests {
         };
         assert_eq!(asked, Ok(0));
         let word = |bytes: &Bytes, at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
-        let ours = encode(&Info { snd_mss: 1, reordering: 3, ..Info::default() });
+        let ours = encode(&Info { snd_mss: 1, reordering: 3, max_pacing_rate: u64::MAX, ..Info::default() });
         assert_eq!((kernel[0], word(&kernel, 76), word(&kernel, 88)), (1, SSTHRESH_INFINITE, word(&ours, 88)));
         assert_eq!(word(&kernel, 80), 10, "snd_cwnd is in segments");
         assert_eq!(kernel[112..120], ours[112..120], "max_pacing_rate");
