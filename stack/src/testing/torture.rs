@@ -24,8 +24,9 @@ const PEER: [u8; 4] = [10, 0, 0, 2];
 const PEER_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 /// Deeds at most: more show nothing that fewer do not.
 const DEEDS_MAX: usize = 300;
-/// So long after the last deed, everything is over.
-const END_US: u64 = 3 * 3600 * SEC;
+/// So long after the last deed, everything is over: TCP_USER_TIMEOUT takes 2^31 milliseconds, which are 25 days, and holds for
+/// a connection that nobody holds any more as well (as on Linux).
+const END_US: u64 = 26 * 24 * 3600 * SEC;
 
 /// The octets, read from the front; zeroes behind the end.
 struct Input<'a>(&'a [u8]);
