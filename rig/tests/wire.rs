@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netns::{in_fresh_netns, ip, peer_namespace};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 
 const HERE: (&str, &str) = ("10.78.1.1", "10.78.1.1/24");
 const THERE: (&str, &str) = ("10.78.1.2", "10.78.1.2/24");
@@ -39,6 +41,8 @@ fn host(letter: &str, (address, with_length): (&'static str, &str)) -> (UdpSocke
     let (hold, held): (_, Receiver<()>) = channel();
     peer_namespace(&inner, with_length, move || {
         let socket = UdpSocket::bind((address, 9)).expect("bind");
+        // What the wire delivers shall not be lost in the socket because its reader had no core for a while.
+        setsockopt(&socket, RcvBufForce, &(16 << 20)).expect("a large buffer");
         give.send(socket).expect("the test waits");
         let _ = held.recv();
     });
@@ -100,7 +104,7 @@ fn send_numbers(socket: &UdpSocket, count: u32) {
     }
 }
 
-/// Sends numbers one way, and gives them in the order of their coming. They are read as they come: a socket holds a few hundred.
+/// Sends numbers one way, and gives them in the order of their coming.
 fn pass(from: &UdpSocket, to: &UdpSocket, count: u32) -> Vec<u32> {
     thread::scope(|scope| {
         let reader = scope.spawn(|| receive_numbers(to));
