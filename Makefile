@@ -1,7 +1,7 @@
 # sidestep: everything that a person or CI runs. `make check` and `make test` are what .ci/run calls.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build progs xdp xdp-check check core core-none unit test e2e demo bench clean
+.PHONY: help deps build progs xdp xdp-check check core core-none unit sim fuzz test e2e demo bench goodput clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -21,6 +21,7 @@ progs: ## the small C programs of tests and benchmarks
 	@mkdir -p $(OUT)/e2e $(OUT)/bench
 	@for source in tests/e2e/progs/*.c; do \
 	  $(CC) -O2 -Wall -Wextra -Werror -o $(OUT)/e2e/$$(basename $$source .c) $$source || exit 1; done
+	@$(CC) -O2 -Wall -Wextra -Werror -o $(OUT)/bench/stream bench/stream.c
 	@$(CC) -O2 -Wall -Wextra -Werror -shared -fPIC -o $(OUT)/bench/kernel_spin.so bench/kernel_spin.c
 
 xdp: ## rebuild the committed XDP object from source (installs its own toolchain)
@@ -43,6 +44,18 @@ core-none: export CARGO_TARGET_DIR := $(CARGO_TARGET_DIR)/none
 core-none: ## the protocol core for a machine that has no operating system (after `make xdp` or `make xdp-check`)
 	RUSTC_BOOTSTRAP=1 /usr/bin/cargo build -Z build-std=core --target x86_64-unknown-none -p sidestep-stack --no-default-features
 
+# The first seed, how many, and the seconds after which no other is begun. SIM_ARGS=--verbose prints every frame.
+SEED ?= 1
+N ?= 6000
+SIM_SECONDS ?= 110
+sim: ## the network simulation, seed by seed (SEED=first N=how many; SEED=x N=1 SIM_ARGS=--verbose to see one)
+	$(CARGO) run --quiet --profile sim -p sidestep-stack --features testing --example sim -- \
+	  --seed $(SEED) --count $(N) --seconds $(SIM_SECONDS) $(SIM_ARGS)
+
+FUZZ_SECONDS ?= 60
+fuzz: ## every fuzz target for a while, from the committed corpus (FUZZ_SECONDS=all told; FUZZ_ARGS=--help)
+	fuzz/run.sh --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
 unit: ## unit tests
 	$(CARGO) test --workspace --quiet
 
@@ -56,6 +69,9 @@ demo: deps build ## redis and nginx on the kernel and under sidestep: one table 
 
 bench: deps build progs ## the long table, with kernel-spin and CPU per request; kept in bench/results (BENCH_ARGS=--help)
 	$(PYTHON) bench/bench.py $(BENCH_ARGS)
+
+goodput: deps build progs ## bytes that arrive over loss and delay, beside the kernel; a full run writes bench/goodput.md (GOODPUT_ARGS=--help)
+	$(PYTHON) bench/goodput.py $(GOODPUT_ARGS)
 
 clean: ## remove what was built
 	$(CARGO) clean

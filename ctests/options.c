@@ -31,6 +31,8 @@ int main(void)
 	SHOW(fcntl(fd, F_GETFD));
 	SHOW(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &v, &len));
 	printf("inherited TCP_NODELAY %d\n", v);
+	SHOW(getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &v, &len));
+	printf("SO_RCVBUF %d\n", v);
 	show_int(fd, "TCP_NODELAY", IPPROTO_TCP, TCP_NODELAY, 0);
 	show_int(fd, "TCP_CORK", IPPROTO_TCP, TCP_CORK, 1);
 	show_int(fd, "TCP_CORK", IPPROTO_TCP, TCP_CORK, 0);
@@ -43,6 +45,15 @@ int main(void)
 	show_int(fd, "SO_SNDBUF", SOL_SOCKET, SO_SNDBUF, 50000);
 	show_int(fd, "SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, 50000);
 	show_int(fd, "SO_RCVLOWAT", SOL_SOCKET, SO_RCVLOWAT, 7);
+	show_int(fd, "SO_SNDBUF", SOL_SOCKET, SO_SNDBUF, -1);
+	show_int(fd, "SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, 2000000000);
+	show_int(fd, "SO_RCVBUF", SOL_SOCKET, SO_RCVBUF, 0);
+	show_int(fd, "SO_OOBINLINE", SOL_SOCKET, SO_OOBINLINE, 1);
+	show_int(fd, "TCP_NOTSENT_LOWAT", IPPROTO_TCP, TCP_NOTSENT_LOWAT, 20000);
+	show_int(fd, "TCP_NOTSENT_LOWAT", IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0);
+	show_int(fd, "TCP_WINDOW_CLAMP", IPPROTO_TCP, TCP_WINDOW_CLAMP, 30000);
+	show_int(fd, "TCP_WINDOW_CLAMP", IPPROTO_TCP, TCP_WINDOW_CLAMP, 1);
+	show_int(fd, "TCP_WINDOW_CLAMP", IPPROTO_TCP, TCP_WINDOW_CLAMP, 0);
 	show_int(fd, "SO_TYPE", SOL_SOCKET, SO_TYPE, 1);
 	show_int(fd, "SO_DOMAIN", SOL_SOCKET, SO_DOMAIN, 1);
 	show_int(fd, "SO_PROTOCOL", SOL_SOCKET, SO_PROTOCOL, 1);

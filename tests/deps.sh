@@ -5,7 +5,7 @@ set -euo pipefail
 # command → Debian package
 needs=(
     redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools nginx:nginx-light wrk:wrk ab:apache2-utils
-    ip:iproute2 ethtool:ethtool curl:curl python3:python3 setpriv:util-linux cc:gcc make:make
+    dnsmasq:dnsmasq-base ip:iproute2 ethtool:ethtool curl:curl python3:python3 setpriv:util-linux cc:gcc make:make
 )
 
 PATH=$PATH:/usr/sbin:/sbin

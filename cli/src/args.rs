@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
+use sidestep_stack::arena::Proto;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -8,13 +9,14 @@ Examples:
   sudo sidestep up eth1                          start the daemon of eth1
   sudo sidestep run --dev eth1 -- nginx          serve every port of nginx through it
   sudo sidestep run --dev eth1 --port 6379 -- redis-server
+  sudo sidestep run --dev eth1 --port 53/udp -- dnsmasq -d
   sidestep status                                what is going on
   sudo sidestep port off 80                      new connections to port 80 go to the kernel
   sudo sidestep down eth1                        take the daemon away again
 
 Whatever sidestep does not take, the kernel serves: to the same program, on the same port.";
 
-/// Runs unmodified network programs on a user-mode TCP stack over AF_XDP.
+/// Runs unmodified network programs on a user-mode TCP/IP stack over AF_XDP.
 #[derive(Parser, Debug)]
 #[command(name = "sidestep", version, after_help = EXAMPLES, max_term_width = 110)]
 pub(crate) struct Cli {
@@ -96,7 +98,7 @@ pub(crate) struct Run {
     /// The device whose traffic to take; the only one that is up if not given
     #[arg(long, value_name = "DEV")]
     pub(crate) dev: Option<String>,
-    /// Take only these local ports (80, or 80/tcp; comma-separated or repeated); every port the program listens on if not given
+    /// Take only these local ports (80, 80/tcp, 53/udp; comma-separated or repeated); every port the program serves if not given
     #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = parse_port)]
     pub(crate) port: Vec<PortSpec>,
     /// Fail instead of running on the kernel when sidestep cannot be used
@@ -126,7 +128,7 @@ pub(crate) enum Port {
 
 #[derive(Args, Debug)]
 pub(crate) struct PortSwitch {
-    /// The port: 80, or 80/tcp
+    /// The port: 80, 80/tcp, or 53/udp
     #[arg(value_name = "PORT", value_parser = parse_port)]
     pub(crate) port: PortSpec,
     /// The device; needed only when several are up
@@ -144,18 +146,29 @@ pub(crate) struct Status {
     pub(crate) json: bool,
 }
 
-/// A TCP port on the command line.
+/// A port on the command line: `80` and `80/tcp` are TCP's, `53/udp` is UDP's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PortSpec(pub(crate) u16);
+pub(crate) struct PortSpec {
+    pub(crate) proto: Proto,
+    pub(crate) port: u16,
+}
+
+impl std::fmt::Display for PortSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let proto = if self.proto == Proto::Udp { "udp" } else { "tcp" };
+        write!(f, "{}/{proto}", self.port)
+    }
+}
 
 fn parse_port(text: &str) -> Result<PortSpec, String> {
-    let (number, proto) = text.split_once('/').unwrap_or((text, "tcp"));
-    if proto != "tcp" {
-        return Err(format!("only TCP ports can be switched, not {proto:?}"));
-    }
+    let (number, proto) = match text.split_once('/').unwrap_or((text, "tcp")) {
+        (number, "tcp") => (number, Proto::Tcp),
+        (number, "udp") => (number, Proto::Udp),
+        (_, other) => return Err(format!("a port is TCP's (80, 80/tcp) or UDP's (53/udp), not {other:?}")),
+    };
     match number.parse::<u16>() {
         Ok(0) | Err(_) => Err("a port is a number from 1 to 65535".into()),
-        Ok(port) => Ok(PortSpec(port)),
+        Ok(port) => Ok(PortSpec { proto, port }),
     }
 }
 
@@ -163,11 +176,17 @@ fn parse_port(text: &str) -> Result<PortSpec, String> {
 mod tests {
     use super::*;
 
+    fn tcp(port: u16) -> PortSpec {
+        PortSpec { proto: Proto::Tcp, port }
+    }
+
     #[test]
     fn ports() {
-        assert_eq!(parse_port("80"), Ok(PortSpec(80)));
-        assert_eq!(parse_port("443/tcp"), Ok(PortSpec(443)));
-        assert!(parse_port("53/udp").unwrap_err().contains("TCP"));
+        assert_eq!(parse_port("80"), Ok(tcp(80)));
+        assert_eq!(parse_port("443/tcp"), Ok(tcp(443)));
+        let dns = PortSpec { proto: Proto::Udp, port: 53 };
+        assert_eq!((parse_port("53/udp"), dns.to_string().as_str()), (Ok(dns), "53/udp"));
+        assert!(parse_port("53/sctp").unwrap_err().contains("UDP"));
         for bad in ["0", "65536", "-1", "http", "", "80/"] {
             assert!(parse_port(bad).is_err(), "{bad}");
         }
@@ -177,7 +196,7 @@ mod tests {
     fn a_program_keeps_its_own_options() {
         let cli = Cli::try_parse_from(["sidestep", "run", "--port", "80,443", "nginx", "-g", "daemon off;"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };
-        assert_eq!(run.port, [PortSpec(80), PortSpec(443)]);
+        assert_eq!(run.port, [tcp(80), tcp(443)]);
         assert_eq!(run.command, ["nginx", "-g", "daemon off;"]);
         let cli = Cli::try_parse_from(["sidestep", "run", "--", "redis-server", "--port", "1"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("not run") };

@@ -4,7 +4,7 @@ use crate::args::{Port, PortSpec};
 use crate::daemon::state;
 use crate::failure::{Context, Failure, Outcome, fail, print};
 use crate::snapshot::Snapshot;
-use sidestep_stack::arena::{Policy, Proto};
+use sidestep_stack::arena::Policy;
 use sidestep_stack::runtime::control::{Client, FdSet, Op, Request};
 
 pub(crate) fn port(command: &Port) -> Outcome<()> {
@@ -36,7 +36,7 @@ fn set(dev: Option<&str>, port: PortSpec, policy: Policy) -> Outcome<()> {
 
 /// Asks a daemon to switch a port.
 pub(crate) fn request(client: &Client, port: PortSpec, policy: Policy) -> Outcome<()> {
-    let request = Request::new(Op::PortSet, [Proto::Tcp as u64, u64::from(port.0), policy as u64, 0]);
+    let request = Request::new(Op::PortSet, [port.proto as u64, u64::from(port.port), policy as u64, 0]);
     let reply = client.call(&request, &mut FdSet::default()).context("the daemon does not answer")?;
     if reply.status != 0 {
         return Err(Failure::new(reply.text()));

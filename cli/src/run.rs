@@ -51,7 +51,7 @@ fn prepare(options: &Run, name: &OsStr) -> Outcome<(PathBuf, String)> {
         if let Err(e) = port::request(&client, *port, Policy::On)
             && nix::unistd::geteuid().is_root()
         {
-            say(format_args!("sidestep: port {}: {e}", port.0));
+            say(format_args!("sidestep: port {port}: {e}"));
         }
     }
     client.close();
@@ -104,7 +104,7 @@ fn environment(command: &mut Command, options: &Run, library: &Path, device: &st
     let existing = std::env::var_os("LD_PRELOAD").unwrap_or_default();
     command.env("LD_PRELOAD", preload(&existing, library));
     command.env("SIDESTEP_DEV", device);
-    let ports: Vec<String> = options.port.iter().map(|p| p.0.to_string()).collect();
+    let ports: Vec<String> = options.port.iter().map(ToString::to_string).collect();
     command.env("SIDESTEP_PORTS", ports.join(","));
     if options.strict {
         command.env("SIDESTEP_STRICT", "1");

@@ -136,6 +136,12 @@ pub(crate) fn counters(c: &Counters) -> Vec<(String, u64)> {
         rx_frames rx_bytes tx_frames tx_bytes kicks rx_segments tx_segments tx_pure_acks tx_rsts retransmits
         fast_retransmits rto_expiries active_opens passive_opens accepts out_of_order fast_path zero_window_probes
         keepalive_probes time_wait_made time_wait_reused resets_received challenge_acks sleeps daemon_runs
+        syn_cookies_sent syn_cookies_accepted syn_cookies_failed
+        fast_open_active fast_open_active_failed fast_open_passive fast_open_passive_failed fast_open_cookies_given
+        mtu_black_holes mtu_probes time_wait_overflows
+        ecn_marks ecn_reductions
+        sack_blocks sack_garbage dsacks tlp_probes tlp_recoveries rack_timeouts spurious_rtos undos sack_reneging
+        lost_retransmits rx_datagrams tx_datagrams kernel_datagrams
     }
 }
 

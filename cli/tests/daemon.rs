@@ -200,6 +200,12 @@ fn attached_process() {
     assert_eq!(reply.status, 0, "{}", reply.text());
     let (reply, _) = call(&client, Op::Block, [index, 0, 0, 0]);
     assert_eq!((reply.status, reply.a[0]), (0, 256), "{}", reply.text());
+    // Datagram sockets come and go: more ports than there are groups, one after the other.
+    for port in 20_000..20_300 {
+        let (reply, _) = call(&client, Op::Join, [1, port, index, 0]);
+        assert_eq!(reply.status, 0, "port {port}/udp: {}", reply.text());
+        assert_eq!(call(&client, Op::Leave, [1, port, index, 0]).0.status, 0);
+    }
     // What cannot be must be refused, not believed.
     assert_ne!(call(&client, Op::Join, [0, 0, index, 0]).0.status, 0);
     assert_ne!(call(&client, Op::Join, [0, 1 << 20, index, 0]).0.status, 0);
@@ -264,7 +270,10 @@ fn up_status_down() {
 
     rig.ok(&["port", "off", "80"]);
     rig.ok(&["port", "on", "443/tcp", "--dev", DEV]);
+    rig.ok(&["port", "off", "53/udp"]);
     let list = rig.ok(&["port", "list"]);
+    assert!(list.lines().any(|l| l.contains("53/udp") && l.contains("off")), "{list}");
+    assert!(!list.contains("53/tcp") && !list.contains("80/udp"), "{list}");
     assert!(list.lines().any(|l| l.contains("80/tcp") && l.contains("off")), "{list}");
     assert!(list.lines().any(|l| l.contains("443/tcp") && l.contains("on")), "{list}");
 

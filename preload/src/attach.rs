@@ -1,9 +1,10 @@
 //! Device, daemon and stack: found and attached when they are first needed, in three steps.
 //!
 //! 1. *armed*: tables mapped, daemon greeted (at load when SIDESTEP_DEV is set, because the daemon looks at the
-//!    credentials that the process has then; else at the first TCP socket);
-//! 2. *stack open*: at the first listener somebody wants to accept from, or the first connect over the device;
-//! 3. *joined*: a port's group, at the first interest in accepting.
+//!    credentials that the process has then; else at the first TCP or UDP socket);
+//! 2. *stack open*: at the first listener somebody wants to accept from, the first datagram socket that is used, or the first
+//!    connect over the device;
+//! 3. *joined*: a port's group, at the first interest in accepting, or in datagrams.
 //!
 //! Whatever fails leaves the process on the kernel ([`crate::fallback`]).
 
@@ -13,7 +14,7 @@ use crate::fd_table::TABLE;
 use crate::{fork, hidden, local, sys};
 use libc::c_int;
 use parking_lot::Mutex;
-use sidestep_stack::arena::{Arena, BELLS, ProcId};
+use sidestep_stack::arena::{Arena, BELLS, ProcId, Proto};
 use sidestep_stack::runtime::Stack;
 use sidestep_stack::runtime::control::{Client, FdSet, Op, RUN_DIR, Reply, Request, netns_inode};
 use std::sync::OnceLock;
@@ -127,10 +128,10 @@ pub(crate) fn arena() -> Option<&'static Arena> {
     ATTACHMENT.lock().arena
 }
 
-/// Step 3: the stack takes its share of a TCP port's new flows.
-pub(crate) fn join(port: u16, stack: &Stack) -> bool {
+/// Step 3: the stack takes its share of a port's new flows.
+pub(crate) fn join(proto: Proto, port: u16, stack: &Stack) -> bool {
     let mut attachment = ATTACHMENT.lock();
-    let args = [0, u64::from(port), u64::from(stack.index()), 0];
+    let args = [proto as u64, u64::from(port), u64::from(stack.index()), 0];
     match attachment.call(Op::Join, args, &mut FdSet::default()) {
         Some(_) => true,
         None => {
@@ -139,6 +140,12 @@ pub(crate) fn join(port: u16, stack: &Stack) -> bool {
             false
         }
     }
+}
+
+/// The stack takes no more of a port: the kernel has it back.
+pub(crate) fn leave(proto: Proto, port: u16, stack: &Stack) {
+    let args = [proto as u64, u64::from(port), u64::from(stack.index()), 0];
+    let _ = ATTACHMENT.lock().call(Op::Leave, args, &mut FdSet::default());
 }
 
 /// Asks for another block of local ports.

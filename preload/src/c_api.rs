@@ -46,8 +46,8 @@ fn path_of(fd: c_int) -> Result<Path> {
     let entry = TABLE.lookup(fd);
     Ok(match entry.kind() {
         Kind::Stream => Path::User,
-        Kind::Listener => Path::Both,
+        Kind::Listener | Kind::Datagram => Path::Both,
         Kind::Epoll if epoll::of(entry).is_some_and(|set| set.id().is_some()) => Path::Both,
-        Kind::Epoll | Kind::Fresh | Kind::Kernel => Path::Kernel,
+        Kind::Epoll | Kind::Fresh | Kind::FreshDatagram | Kind::Kernel => Path::Kernel,
     })
 }

@@ -1,6 +1,7 @@
 //! What the environment asks for (`sidestep run` sets it): read once, at load.
 
 use core::ffi::CStr;
+use sidestep_stack::arena::Proto;
 use std::sync::OnceLock;
 
 /// Most single ports and ranges in SIDESTEP_PORTS.
@@ -29,29 +30,35 @@ impl DeviceName {
 /// The ports that may be sidestepped; none listed means every port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
-    ranges: [(u16, u16); MAX_RANGES],
+    ranges: [(Proto, u16, u16); MAX_RANGES],
     len: usize,
 }
 
 impl Ports {
-    pub(crate) const ALL: Ports = Ports { ranges: [(0, 0); MAX_RANGES], len: 0 };
+    pub(crate) const ALL: Ports = Ports { ranges: [(Proto::Tcp, 0, 0); MAX_RANGES], len: 0 };
 
-    /// Reads `80,443,8000-8010`. What cannot be read is left out.
+    /// Reads `80,443/tcp,53/udp,8000-8010`; a port without a protocol is TCP's. What cannot be read is left out.
     pub(crate) fn parse(text: &[u8]) -> Ports {
         let mut ports = Ports::ALL;
         let text = core::str::from_utf8(text).unwrap_or("");
         for item in text.split(',').map(str::trim) {
+            let (item, proto) = match item.split_once('/').unwrap_or((item, "tcp")) {
+                (item, "tcp") => (item, Proto::Tcp),
+                (item, "udp") => (item, Proto::Udp),
+                _ => continue,
+            };
             let (first, last) = item.split_once('-').unwrap_or((item, item));
             if let (Ok(first), Ok(last), Some(slot)) = (first.parse(), last.parse(), ports.ranges.get_mut(ports.len)) {
-                *slot = (first, last);
+                *slot = (proto, first, last);
                 ports.len += 1;
             }
         }
         ports
     }
 
-    pub(crate) fn allow(&self, port: u16) -> bool {
-        self.len == 0 || self.ranges.iter().take(self.len).any(|(first, last)| (*first..=*last).contains(&port))
+    pub(crate) fn allow(&self, proto: Proto, port: u16) -> bool {
+        let listed = self.ranges.iter().take(self.len);
+        self.len == 0 || listed.into_iter().any(|(its, first, last)| *its == proto && (*first..=*last).contains(&port))
     }
 }
 
@@ -106,9 +113,13 @@ mod tests {
     fn ports_are_read_as_numbers_and_ranges() {
         let ports = Ports::parse(b"80, 443,8000-8010,x,99999");
         for (port, expected) in [(80, true), (443, true), (8005, true), (8011, false), (0, false), (34463, false)] {
-            assert_eq!(ports.allow(port), expected, "{port}");
+            assert_eq!(ports.allow(Proto::Tcp, port), expected, "{port}");
+            assert!(!ports.allow(Proto::Udp, port), "{port}");
         }
-        assert!(Ports::parse(b"").allow(1));
+        assert!(Ports::parse(b"").allow(Proto::Tcp, 1));
+        let ports = Ports::parse(b"53/udp,80/tcp,99/sctp");
+        assert!(ports.allow(Proto::Udp, 53) && ports.allow(Proto::Tcp, 80));
+        assert!(!ports.allow(Proto::Tcp, 53) && !ports.allow(Proto::Udp, 80) && !ports.allow(Proto::Tcp, 99));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! that is always readable, is then put into the kernel set until the last such waiter has left.
 
 use crate::blocking::{self, Spin};
+use crate::datagrams::Datagram;
 use crate::fd_table::{Entry, Kind};
 use crate::interest::Interest;
 use crate::listeners;
@@ -20,6 +21,8 @@ use sidestep_stack::time::Instant;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 const MAX_SETS: usize = 1024;
+/// What the shadow of a datagram socket is not asked: whether there is room to send.
+pub(crate) const ROOM: u32 = (libc::EPOLLOUT | libc::EPOLLWRNORM | libc::EPOLLWRBAND) as u32;
 /// Most events of one call: bounds how long the stack is locked.
 const EVENTS_MAX: usize = 1024;
 /// While user sockets keep a wait busy, the kernel's descriptors are looked at this often.
@@ -45,6 +48,8 @@ pub(crate) struct Set {
     kernel_looked: AtomicU64,
     calls_since: AtomicU32,
     kernel_first: AtomicBool,
+    /// Datagram sockets are in both sets: one of them may be reported twice.
+    has_datagrams: AtomicBool,
 }
 
 static SETS: [Set; MAX_SETS] = [const { Set::unused() }; MAX_SETS];
@@ -72,6 +77,7 @@ impl Set {
             kernel_looked: AtomicU64::new(0),
             calls_since: AtomicU32::new(0),
             kernel_first: AtomicBool::new(false),
+            has_datagrams: AtomicBool::new(false),
         }
     }
 
@@ -168,6 +174,7 @@ pub(crate) fn remove_descriptor(entry: Entry) {
     if set.refs.fetch_sub(1, Ordering::AcqRel) != 1 {
         return;
     }
+    set.has_datagrams.store(false, Ordering::Relaxed);
     let id = set.id.swap(0, Ordering::AcqRel);
     if let Some(stack) = attach::stack().filter(|_| id != 0 && !set.inherited.load(Ordering::Acquire)) {
         let _ = stack.lock().epoll_close(SetId::from_bits(id), attach::process());
@@ -218,6 +225,30 @@ pub(crate) fn adopt_listener(fd: c_int, entry: Entry, interest: &Interest) {
     if let Some(live) = listeners::live(fd, entry) {
         let epfd = interest.epfd.wrapping_sub(1) as c_int;
         adopt(epfd, Member { id: live.id, stack: live.stack, fd }, interest);
+    }
+}
+
+/// epoll_ctl on a datagram socket, whose shadow is in the kernel's set already.
+pub(crate) fn control_datagram(
+    set: &Set,
+    epfd: c_int,
+    op: c_int,
+    datagram: &Datagram,
+    event: Option<epoll_event>,
+) -> Result<()> {
+    set.has_datagrams.store(true, Ordering::Relaxed);
+    control(set, epfd, op, Member { id: datagram.id, stack: datagram.stack, fd: datagram.fd }, event)
+}
+
+/// A datagram socket that was in a kernel set is a user socket now: it is in both.
+pub(crate) fn adopt_datagram(datagram: &Datagram, interest: &Interest) {
+    let epfd = interest.epfd.wrapping_sub(1) as c_int;
+    let mut shadows = epoll_event { events: interest.events & !ROOM, u64: interest.data };
+    // SAFETY: `shadows` is ours.
+    let _ = unsafe { raw!(epoll_ctl, epfd, libc::EPOLL_CTL_MOD, datagram.fd, &raw mut shadows) };
+    if let Some(set) = of(crate::fd_table::TABLE.lookup(epfd)) {
+        let event = epoll_event { events: interest.events, u64: interest.data };
+        let _ = control_datagram(set, epfd, EPOLL_CTL_ADD, datagram, Some(event));
     }
 }
 
@@ -367,13 +398,41 @@ impl Waiting<'_> {
             let half = (self.out.max / 2).max(1);
             let n = self.look_in_kernel(0, half, at)?;
             guard = stack.lock();
-            return Ok(n + self.collect(id, &mut guard, n, at)?);
+            let more = self.collect(id, &mut guard, n, at)?;
+            return Ok(n + self.fold(n, more));
         }
         let n = self.collect(id, &mut guard, 0, at)?;
         drop(guard);
         // With nothing of ours to report the kernel is asked each time, but not faster than a spin needs it.
         let idle_look = n == 0 && (since >= KERNEL_LOOK_SPIN_US || self.timeout_us == Some(0));
-        if kernel_due || idle_look { Ok(n + self.look_in_kernel(n, self.out.max, at)?) } else { Ok(n) }
+        if !kernel_due && !idle_look {
+            return Ok(n);
+        }
+        let more = self.look_in_kernel(n, self.out.max, at)?;
+        Ok(n + self.fold(n, more))
+    }
+
+    /// A datagram socket that both sets report is reported once: of the `more` events behind the first `n`, those with
+    /// the data of an earlier one join it. How many are left.
+    fn fold(&mut self, n: usize, more: usize) -> usize {
+        if n == 0 || more == 0 || !self.set.has_datagrams.load(Ordering::Relaxed) {
+            return more;
+        }
+        let mut left = n + more;
+        let mut at = n;
+        while at < left {
+            let events = self.out.room(0, left);
+            let (earlier, [this, ..]) = events.split_at_mut(at) else { break };
+            match earlier[..n].iter_mut().find(|e| { e.data } == { this.data }) {
+                Some(twin) => {
+                    twin.events |= this.events;
+                    events.copy_within(at + 1.., at);
+                    left -= 1;
+                }
+                None => at += 1,
+            }
+        }
+        left - n
     }
 
     fn look_in_kernel(&mut self, from: usize, room: usize, at: Instant) -> Result<usize> {

@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     Epoll = 3,
     /// A TCP socket that has neither connected nor listened; `index` is its address family.
     Fresh = 4,
+    /// A UDP socket that the engine knows nothing of yet; `index` is its address family.
+    FreshDatagram = 5,
+    /// A datagram socket that is in the engine and in the kernel; `index` is its engine socket.
+    Datagram = 6,
 }
 
 /// Indices are below this.
@@ -52,6 +56,8 @@ impl Entry {
             2 => Kind::Listener,
             3 => Kind::Epoll,
             4 => Kind::Fresh,
+            5 => Kind::FreshDatagram,
+            6 => Kind::Datagram,
             _ => Kind::Kernel,
         }
     }
@@ -171,8 +177,9 @@ mod tests {
             let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             for _ in 0..2000 {
                 let fd = (random(&mut state) % 1100) as c_int - 20;
-                let kinds = [Kind::Kernel, Kind::Stream, Kind::Listener, Kind::Epoll, Kind::Fresh];
-                let kind = kinds[(random(&mut state) % 5) as usize];
+                use Kind::{Datagram, Epoll, Fresh, FreshDatagram, Kernel, Listener, Stream};
+                let kinds = [Kernel, Stream, Listener, Epoll, Fresh, FreshDatagram, Datagram];
+                let kind = kinds[(random(&mut state) % 7) as usize];
                 let new = match kind {
                     Kind::Kernel => Entry::KERNEL,
                     kind => Entry::new(kind, random(&mut state) as u32, random(&mut state) as u32),

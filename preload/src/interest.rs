@@ -54,6 +54,11 @@ pub(crate) fn is_explicitly_bound(fd: c_int) -> bool {
     with(fd, |i| i.bound_explicitly).unwrap_or(true)
 }
 
+/// Whether it is in more than one epoll set.
+pub(crate) fn is_in_several(fd: c_int) -> bool {
+    with(fd, |i| i.several).unwrap_or(true)
+}
+
 /// epoll_ctl ADD or MOD succeeded in the kernel.
 pub(crate) fn note_epoll(fd: c_int, epfd: c_int, events: u32, data: u64) {
     with(fd, |i| {

@@ -54,6 +54,35 @@ pub(crate) fn after_call(guard: &mut Guard<'_>, now: Instant) {
     BATCH.set(batch);
 }
 
+/// The sends of one call that makes several (sendmmsg): they leave together when it ends.
+#[must_use]
+pub(crate) struct Together {
+    before: Batch,
+}
+
+impl Together {
+    pub(crate) fn begin() -> Together {
+        let before = BATCH.get();
+        BATCH.set(Batch { open: true, ..before });
+        Together { before }
+    }
+
+    /// Sends, unless an outer batch goes on.
+    pub(crate) fn end(self) {
+        let before = self.before;
+        BATCH.set(Batch { open: before.open, ..BATCH.get() });
+        if !before.open
+            && let Some(stack) = crate::attach::stack()
+        {
+            let mut guard = stack.lock();
+            if guard.has_transmit() {
+                guard.flush(sidestep_stack::runtime::now());
+            }
+            BATCH.set(before);
+        }
+    }
+}
+
 /// Before a wait: all that anybody left on this stack is sent.
 pub(crate) fn before_wait(guard: &mut Guard<'_>, now: Instant) {
     end_batch();

@@ -158,7 +158,7 @@ fn go_live(fd: c_int, facts: &Facts) -> Option<SocketId> {
             return None;
         }
     };
-    if !attach::join(port, stack) {
+    if !attach::join(Proto::Tcp, port, stack) {
         let _ = stack.lock().release(now(), id, attach::process());
         return None;
     }

@@ -20,6 +20,12 @@ pub(crate) struct Local {
     /// SO_RCVTIMEO and SO_SNDTIMEO, microseconds; 0 is "for ever".
     pub(crate) receive_timeout_us: AtomicU64,
     pub(crate) send_timeout_us: AtomicU64,
+    /// Datagram sockets: the port whose group was joined for it; control messages that readers want; UDP_SEGMENT; receives,
+    /// for the shadow's turn.
+    joined_port: AtomicU32,
+    pub(crate) wants: AtomicU32,
+    pub(crate) segment: AtomicU32,
+    pub(crate) looks: AtomicU32,
 }
 
 /// Facts of a socket that is held.
@@ -32,6 +38,8 @@ pub(crate) enum Flag {
     Shadow = 2,
     /// The last send said MSG_MORE: the socket is corked until the next one.
     More = 4,
+    /// UDP_CORK is on: the kernel puts the pieces together.
+    Corked = 8,
 }
 
 static BASE: AtomicPtr<Local> = AtomicPtr::new(core::ptr::null_mut());
@@ -70,8 +78,21 @@ impl Local {
         self.flags.store(flags, Ordering::Relaxed);
         self.receive_timeout_us.store(0, Ordering::Relaxed);
         self.send_timeout_us.store(0, Ordering::Relaxed);
+        self.joined_port.store(0, Ordering::Relaxed);
+        self.wants.store(0, Ordering::Relaxed);
+        self.segment.store(0, Ordering::Relaxed);
+        self.looks.store(1, Ordering::Relaxed);
         self.refs.store(1, Ordering::Release);
         USED.fetch_max(id.index + 1, Ordering::AcqRel);
+    }
+
+    /// The port whose group this process joined for the socket; 0 when its port is one of the stack's own.
+    pub(crate) fn joined_port(&self) -> u16 {
+        self.joined_port.load(Ordering::Relaxed) as u16
+    }
+
+    pub(crate) fn note_joined(&self, port: u16) {
+        self.joined_port.store(u32::from(port), Ordering::Relaxed);
     }
 
     /// The socket, while it is held.

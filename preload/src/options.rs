@@ -4,8 +4,12 @@
 use crate::listeners::Live;
 use crate::local::Flag;
 use crate::sys::{self, Result, raw};
+use crate::tcp_info;
 use crate::user::{Stream, number};
-use libc::{EFAULT, EINVAL, ENOPROTOOPT, IPPROTO_TCP, SO_ERROR, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
+use libc::{
+    EFAULT, EINVAL, ENOPROTOOPT, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SO_ERROR, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO,
+    SOL_SOCKET,
+};
 use libc::{c_int, c_void, socklen_t, timeval};
 use sidestep_stack::runtime::{Guard, now};
 use sidestep_stack::socket::{SocketId, SocketOption};
@@ -13,7 +17,7 @@ use sidestep_stack::time::Instant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Options that are one `int` and that the engine minds: (level, name, the engine's name for it).
-const INTS: [(c_int, c_int, SocketOption); 12] = [
+const INTS: [(c_int, c_int, SocketOption); 24] = [
     (IPPROTO_TCP, libc::TCP_NODELAY, SocketOption::NoDelay),
     (IPPROTO_TCP, libc::TCP_CORK, SocketOption::Cork),
     (IPPROTO_TCP, libc::TCP_KEEPIDLE, SocketOption::KeepIdle),
@@ -22,11 +26,31 @@ const INTS: [(c_int, c_int, SocketOption); 12] = [
     (IPPROTO_TCP, libc::TCP_USER_TIMEOUT, SocketOption::UserTimeout),
     (IPPROTO_TCP, libc::TCP_LINGER2, SocketOption::FinTimeout),
     (IPPROTO_TCP, libc::TCP_MAXSEG, SocketOption::MaxSegment),
+    (IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, SocketOption::DeferAccept),
+    (IPPROTO_TCP, libc::TCP_SYNCNT, SocketOption::SynCount),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN, SocketOption::FastOpen),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, SocketOption::FastOpenConnect),
+    (IPPROTO_TCP, libc::TCP_FASTOPEN_NO_COOKIE, SocketOption::FastOpenNoCookie),
     (SOL_SOCKET, libc::SO_KEEPALIVE, SocketOption::KeepAlive),
     (SOL_SOCKET, libc::SO_SNDBUF, SocketOption::SendBuffer),
     (SOL_SOCKET, libc::SO_RCVBUF, SocketOption::ReceiveBuffer),
     (SOL_SOCKET, libc::SO_RCVLOWAT, SocketOption::ReceiveLowat),
+    (IPPROTO_IP, libc::IP_TOS, SocketOption::Tos),
+    (IPPROTO_IP, libc::IP_TTL, SocketOption::Ttl),
+    (IPPROTO_IPV6, libc::IPV6_TCLASS, SocketOption::TrafficClass),
+    (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, SocketOption::HopLimit),
+    (SOL_SOCKET, libc::SO_OOBINLINE, SocketOption::OobInline),
+    (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, SocketOption::WindowClamp),
+    (IPPROTO_TCP, TCP_NOTSENT_LOWAT, SocketOption::NotSentLowat),
 ];
+
+/// The kernel's TCP_CA_NAME_MAX: room for the name of an algorithm, with its NUL.
+const NAME_LEN: usize = 16;
+/// SO_MAX_PACING_RATE without a limit, in its short form and in its long one.
+const NO_PACE: u64 = u64::MAX;
+
+/// linux/tcp.h; the libc crate does not name it for this target.
+const TCP_NOTSENT_LOWAT: c_int = 25;
 
 /// The options above, in the order of the table; how many.
 const COUNT: usize = INTS.len();
@@ -35,6 +59,8 @@ const COUNT: usize = INTS.len();
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Settings {
     values: [Option<c_int>; COUNT],
+    congestion: Option<[u8; NAME_LEN]>,
+    max_pacing_rate: Option<u64>,
     linger: Option<u16>,
     pub(crate) receive_timeout_us: u64,
     pub(crate) send_timeout_us: u64,
@@ -67,7 +93,11 @@ pub(crate) fn of_shadow(fd: c_int) -> Settings {
             *slot = chosen.ok().map(|v| if doubled { v / 2 } else { v });
         }
     }
+    let name = |fd| sys::option::<[u8; NAME_LEN]>(fd, IPPROTO_TCP, libc::TCP_CONGESTION).ok();
+    settings.congestion = name(fd).filter(|chosen| Some(*chosen) != name(fresh));
     let _ = sys::close(fresh);
+    settings.max_pacing_rate =
+        sys::option::<u64>(fd, SOL_SOCKET, libc::SO_MAX_PACING_RATE).ok().filter(|&rate| rate != NO_PACE);
     let linger = sys::option::<Linger>(fd, SOL_SOCKET, SO_LINGER).unwrap_or_default();
     settings.linger = (linger.on != 0).then_some(linger.seconds.clamp(0, 65_535) as u16);
     settings.receive_timeout_us = timeout_us(fd, SO_RCVTIMEO);
@@ -88,6 +118,13 @@ pub(crate) fn apply(guard: &mut Guard<'_>, now: Instant, id: SocketId, settings:
             let _ = guard.set_option(now, id, *option, value);
         }
     }
+    if let Some(octets) = &settings.congestion {
+        // One that only the kernel has: the stack's default serves.
+        let _ = guard.set_congestion(now, id, name_in(octets));
+    }
+    if let Some(rate) = settings.max_pacing_rate {
+        let _ = guard.set_max_pacing_rate(now, id, rate);
+    }
     if settings.linger.is_some() {
         let _ = guard.set_linger(id, settings.linger);
     }
@@ -95,6 +132,63 @@ pub(crate) fn apply(guard: &mut Guard<'_>, now: Instant, id: SocketId, settings:
 
 fn engine_option(level: c_int, name: c_int) -> Option<SocketOption> {
     INTS.iter().find(|(l, n, _)| (*l, *n) == (level, name)).map(|(_, _, option)| *option)
+}
+
+/// What stands before the first NUL. What is not text is no algorithm's name.
+fn name_in(octets: &[u8]) -> &str {
+    let end = octets.iter().position(|&c| c == 0).unwrap_or(octets.len());
+    core::str::from_utf8(&octets[..end]).unwrap_or("")
+}
+
+/// The options of IPPROTO_IPV6 are an IPv6 socket's; to others the kernel says no in its own way.
+fn is_for(fd: c_int, level: c_int) -> bool {
+    level != IPPROTO_IPV6 || sys::option::<c_int>(fd, SOL_SOCKET, libc::SO_DOMAIN) == Ok(libc::AF_INET6)
+}
+
+/// TCP_CONGESTION as the kernel takes it: at least one octet, at most fifteen count, and a NUL ends it.
+///
+/// # Safety
+/// `value` is null or readable for `len` bytes.
+unsafe fn algorithm_name(value: *const c_void, len: socklen_t) -> Result<[u8; NAME_LEN]> {
+    if (len as c_int) < 1 {
+        return Err(EINVAL);
+    }
+    if value.is_null() {
+        return Err(EFAULT);
+    }
+    let mut name = [0; NAME_LEN];
+    let n = (len as usize).min(NAME_LEN - 1);
+    // SAFETY: the caller's promise; `n` is less than the room.
+    unsafe { core::ptr::copy_nonoverlapping(value.cast(), name.as_mut_ptr(), n) };
+    Ok(name)
+}
+
+/// SO_MAX_PACING_RATE: a long, or an int of which −1 is "none".
+///
+/// # Safety
+/// As for `int`.
+unsafe fn pacing_rate(value: *const c_void, len: socklen_t) -> Result<u64> {
+    if len as usize >= size_of::<u64>() {
+        // SAFETY: the caller's promise.
+        return unsafe { plain::<u64>(value, len) };
+    }
+    // SAFETY: the caller's promise.
+    let short = unsafe { int(value, len) }? as u32;
+    Ok(if short == u32::MAX { NO_PACE } else { short.into() })
+}
+
+/// An `int`; options of IPPROTO_IP may be a single octet as well, or nothing, which is zero.
+///
+/// # Safety
+/// As for `int`.
+unsafe fn int_of(level: c_int, value: *const c_void, len: socklen_t) -> Result<c_int> {
+    match len {
+        0 if level == IPPROTO_IP => Ok(0),
+        // SAFETY: the caller's promise.
+        1..=3 if level == IPPROTO_IP => unsafe { plain::<u8>(value, len) }.map(c_int::from),
+        // SAFETY: the caller's promise.
+        _ => unsafe { int(value, len) },
+    }
 }
 
 /// The application's `int`.
@@ -133,9 +227,9 @@ pub(crate) unsafe fn write(
             Ok(())
         }
     };
-    if let Some(option) = engine_option(level, name) {
+    if let Some(option) = engine_option(level, name).filter(|_| is_for(fd, level)) {
         // SAFETY: the caller's promise.
-        let value = unsafe { int(value, len) }?;
+        let value = unsafe { int_of(level, value, len) }?;
         let _ = tell_shadow();
         return sys::done(stream.with(|guard, now| guard.set_option(now, stream.id, option, value)));
     }
@@ -153,6 +247,16 @@ pub(crate) unsafe fn write(
         (SOL_SOCKET, SO_SNDTIMEO) => {
             // SAFETY: the caller's promise.
             unsafe { set_timeout(&stream.local.send_timeout_us, value, len) }
+        }
+        (IPPROTO_TCP, libc::TCP_CONGESTION) => {
+            // SAFETY: the caller's promise.
+            let algorithm = unsafe { algorithm_name(value, len) }?;
+            sys::done(stream.with(|guard, now| guard.set_congestion(now, stream.id, name_in(&algorithm))))
+        }
+        (SOL_SOCKET, libc::SO_MAX_PACING_RATE) => {
+            // SAFETY: the caller's promise.
+            let rate = unsafe { pacing_rate(value, len) }?;
+            sys::done(stream.with(|guard, now| guard.set_max_pacing_rate(now, stream.id, rate)))
         }
         (IPPROTO_TCP, libc::TCP_QUICKACK) => {
             // SAFETY: the caller's promise.
@@ -204,8 +308,18 @@ pub(crate) unsafe fn write_listener(live: &Live, level: c_int, name: c_int, valu
     let mut guard = live.stack.lock();
     if let Some(option) = engine_option(level, name) {
         // SAFETY: the caller's promise.
-        if let Ok(value) = unsafe { int(value, len) } {
+        if let Ok(value) = unsafe { int_of(level, value, len) } {
             let _ = guard.set_option(now(), live.id, option, value);
+        }
+    } else if (level, name) == (IPPROTO_TCP, libc::TCP_CONGESTION) {
+        // SAFETY: the caller's promise.
+        if let Ok(algorithm) = unsafe { algorithm_name(value, len) } {
+            let _ = guard.set_congestion(now(), live.id, name_in(&algorithm));
+        }
+    } else if (level, name) == (SOL_SOCKET, libc::SO_MAX_PACING_RATE) {
+        // SAFETY: the caller's promise.
+        if let Ok(rate) = unsafe { pacing_rate(value, len) } {
+            let _ = guard.set_max_pacing_rate(now(), live.id, rate);
         }
     } else if (level, name) == (SOL_SOCKET, SO_LINGER) {
         // SAFETY: the caller's promise.
@@ -228,8 +342,13 @@ pub(crate) unsafe fn read(
     value: *mut c_void,
     len: *mut socklen_t,
 ) -> Result<isize> {
-    if let Some(option) = engine_option(level, name) {
+    if let Some(option) = engine_option(level, name).filter(|_| is_for(fd, level)) {
         let answer = stream.ask(|guard| guard.option(stream.id, option))?;
+        // SAFETY: the caller's promise.
+        if level == IPPROTO_IP && unsafe { asks_for_octet(len) } {
+            // SAFETY: the caller's promise.
+            return unsafe { give(&(answer as u8), value, len) };
+        }
         // SAFETY: the caller's promise.
         return unsafe { give(&answer, value, len) };
     }
@@ -238,6 +357,24 @@ pub(crate) unsafe fn read(
             let answer = stream.ask(|guard| guard.option(stream.id, SocketOption::QuickAck))?;
             // SAFETY: the caller's promise.
             unsafe { give(&answer, value, len) }
+        }
+        (IPPROTO_TCP, libc::TCP_CONGESTION) => {
+            let algorithm = stream.ask(|guard| guard.congestion(stream.id))?.name();
+            let mut padded = [0u8; NAME_LEN];
+            padded[..algorithm.len()].copy_from_slice(algorithm.as_bytes());
+            // SAFETY: the caller's promise.
+            unsafe { give(&padded, value, len) }
+        }
+        (SOL_SOCKET, libc::SO_MAX_PACING_RATE) => {
+            let rate = stream.ask(|guard| guard.max_pacing_rate(stream.id))?;
+            // SAFETY: the caller's promise.
+            let is_long = !len.is_null() && unsafe { len.read_unaligned() } as usize >= size_of::<u64>();
+            if is_long {
+                // SAFETY: the caller's promise.
+                return unsafe { give(&rate, value, len) };
+            }
+            // SAFETY: the caller's promise.
+            unsafe { give(&(rate.min(u32::MAX.into()) as u32), value, len) }
         }
         (SOL_SOCKET, SO_ERROR) => {
             let error = stream.with(|guard, now| {
@@ -258,10 +395,19 @@ pub(crate) unsafe fn read(
         // SAFETY: the caller's promise.
         (SOL_SOCKET, SO_SNDTIMEO) => unsafe { give(&time(&stream.local.send_timeout_us), value, len) },
         // SAFETY: the caller's promise.
-        (IPPROTO_TCP, libc::TCP_INFO) => unsafe { give(&tcp_info(stream)?, value, len) },
+        (IPPROTO_TCP, libc::TCP_INFO) => unsafe { give(&info(stream)?, value, len) },
         // SAFETY: the application's pointers; the kernel checks them.
         _ => unsafe { raw!(getsockopt, fd, level, name, value, len) },
     }
+}
+
+/// Whether there is room for less than an `int`: the kernel then gives the options of IPPROTO_IP as one octet.
+///
+/// # Safety
+/// `len` is the application's.
+unsafe fn asks_for_octet(len: *const socklen_t) -> bool {
+    // SAFETY: the caller's promise.
+    !len.is_null() && (1..4).contains(&unsafe { len.read_unaligned() })
 }
 
 fn time(us: &AtomicU64) -> timeval {
@@ -273,7 +419,7 @@ fn time(us: &AtomicU64) -> timeval {
 ///
 /// # Safety
 /// `value` and `len` are the application's.
-unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> Result<isize> {
+pub(crate) unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> Result<isize> {
     if len.is_null() || value.is_null() {
         return Err(EFAULT);
     }
@@ -291,36 +437,7 @@ unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> 
     Ok(0)
 }
 
-/// Linux's struct tcp_info up to tcpi_min_rtt, as bytes at Linux's offsets.
-fn tcp_info(stream: &Stream) -> Result<[u8; 152]> {
+fn info(stream: &Stream) -> Result<tcp_info::Bytes> {
     let at = now();
-    let info = stream.ask(|guard| guard.info(at, stream.id))?;
-    let mut out = [0u8; 152];
-    let options = u8::from(info.timestamps) | u8::from(info.window_scaling) << 2;
-    let heads = [info.state.linux(), 0, info.retransmits, info.probes, info.backoff, options];
-    out[..6].copy_from_slice(&heads);
-    out[6] = info.snd_wscale & 0xf | info.rcv_wscale << 4;
-    let mut put = |offset: usize, v: u32| out[offset..offset + 4].copy_from_slice(&v.to_ne_bytes());
-    let words = [
-        (8, info.rto_us),
-        (16, info.snd_mss),
-        (20, info.rcv_mss),
-        (24, info.unacked),
-        (32, info.lost),
-        (44, info.last_data_sent_ms),
-        (52, info.last_data_recv_ms),
-        (68, info.rtt_us),
-        (72, info.rttvar_us),
-        (76, info.snd_ssthresh),
-        (80, info.snd_cwnd),
-        (84, info.advmss),
-        (96, info.rcv_space),
-        (100, info.retrans_total),
-        (144, info.notsent),
-        (148, info.min_rtt_us),
-    ];
-    words.into_iter().for_each(|(offset, v)| put(offset, v));
-    out[120..128].copy_from_slice(&info.bytes_acked.to_ne_bytes());
-    out[128..136].copy_from_slice(&info.bytes_received.to_ne_bytes());
-    Ok(out)
+    Ok(tcp_info::encode(&stream.ask(|guard| guard.info(at, stream.id))?))
 }

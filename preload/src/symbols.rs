@@ -6,7 +6,9 @@
 
 use crate::calls::{epoll, fd, io, poll, socket};
 use crate::sys::finish;
-use libc::{c_char, c_int, c_uint, c_ulong, c_void, epoll_event, fd_set, iovec, msghdr, nfds_t, pollfd, sockaddr};
+use libc::{
+    c_char, c_int, c_uint, c_ulong, c_void, epoll_event, fd_set, iovec, mmsghdr, msghdr, nfds_t, pollfd, sockaddr,
+};
 use libc::{sigset_t, socklen_t, ssize_t, timespec, timeval};
 
 macro_rules! symbols {
@@ -56,10 +58,13 @@ symbols! {
     fn recvfrom(fd: c_int, buf: *mut c_void, len: usize, flags: c_int, addr: *mut sockaddr, addr_len: *mut socklen_t) -> ssize_t = io::recvfrom;
     fn __recvfrom_chk(fd: c_int, buf: *mut c_void, len: usize, size: usize, flags: c_int, addr: *mut sockaddr, addr_len: *mut socklen_t) -> ssize_t = io::recvfrom_chk;
     fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t = io::recvmsg;
+    fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int = io::recvmmsg;
     fn send(fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> ssize_t = io::send;
     fn __send(fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> ssize_t = io::send;
     fn sendto(fd: c_int, buf: *const c_void, len: usize, flags: c_int, addr: *const sockaddr, addr_len: socklen_t) -> ssize_t = io::sendto;
     fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t = io::sendmsg;
+    fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int = io::sendmmsg;
+    fn sockatmark(fd: c_int) -> c_int = fd::sockatmark;
     fn sendfile(out_fd: c_int, in_fd: c_int, offset: *mut i64, count: usize) -> ssize_t = io::sendfile;
     fn sendfile64(out_fd: c_int, in_fd: c_int, offset: *mut i64, count: usize) -> ssize_t = io::sendfile;
 

@@ -126,7 +126,7 @@ pub(crate) unsafe fn give_endpoint(e: Endpoint, family: c_int, addr: *mut sockad
 }
 
 /// Writes a sockaddr_in or sockaddr_in6; returns its size.
-fn encode(e: Endpoint, family: c_int, out: &mut [u8; 28]) -> usize {
+pub(crate) fn encode(e: Endpoint, family: c_int, out: &mut [u8; 28]) -> usize {
     out[0..2].copy_from_slice(&(family as u16).to_ne_bytes());
     out[2..4].copy_from_slice(&e.port.to_be_bytes());
     if family == AF_INET6 {

@@ -1,8 +1,13 @@
 //! The test rig: tools that tests and benchmarks need and users do not.
 //!
 //! - [`lossy`]: `sidestep-rig drop`, a wire that loses frames, because not every kernel has netem.
+//! - [`wire`]: `sidestep-rig wire`, a wire with delay, a bottleneck, loss, reordering and duplication, for the same reason.
+//! - [`ending`], [`quantities`]: when a tool ends, and how its numbers are read.
 
+mod ending;
 mod lossy;
+mod quantities;
+mod wire;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -20,11 +25,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Tool {
     Drop(lossy::Options),
+    Wire(wire::Options),
 }
 
 fn main() -> ExitCode {
-    let Tool::Drop(options) = Cli::parse().tool;
-    match lossy::run(&options) {
+    let report = match Cli::parse().tool {
+        Tool::Drop(options) => lossy::run(&options).map(|report| report.to_string()),
+        Tool::Wire(options) => wire::run(&options),
+    };
+    match report {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS

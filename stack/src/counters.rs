@@ -34,5 +34,44 @@ pub struct Counters {
     /// Times somebody slept waiting for this stack, and times the daemon ran it.
     pub sleeps: u64,
     pub daemon_runs: u64,
+    /// SYN-ACKs that carried a cookie, connections that one made, and acknowledgements that carried no cookie of ours
+    /// where one was looked for.
+    pub syn_cookies_sent: u64,
+    pub syn_cookies_accepted: u64,
+    pub syn_cookies_failed: u64,
+    /// Fast Open, client: SYN data taken, and not taken; server: SYN data taken, cookies that were wrong or came when no
+    /// more could be taken, cookies given.
+    pub fast_open_active: u64,
+    pub fast_open_active_failed: u64,
+    pub fast_open_passive: u64,
+    pub fast_open_passive_failed: u64,
+    pub fast_open_cookies_given: u64,
+    /// Times that full segments seemed to vanish, and probes for a larger size (RFC 4821).
+    pub mtu_black_holes: u64,
+    pub mtu_probes: u64,
+    /// TIME-WAITs that made room for newer ones before their time.
+    pub time_wait_overflows: u64,
+    /// Data that came with the mark of congestion, and times our window fell for an echo of one.
+    pub ecn_marks: u64,
+    pub ecn_reductions: u64,
     pub drops: DropCounters,
+    /// SACK blocks received; those that made no sense; reports of duplicates (RFC 2883).
+    pub sack_blocks: u64,
+    pub sack_garbage: u64,
+    pub dsacks: u64,
+    /// Tail loss probes sent, and those that repaired a loss (RFC 8985 §7).
+    pub tlp_probes: u64,
+    pub tlp_recoveries: u64,
+    /// The reordering timer found a loss (RFC 8985 §6.3).
+    pub rack_timeouts: u64,
+    /// Timeouts that turned out to be early (RFC 5682), and window reductions taken back.
+    pub spurious_rtos: u64,
+    pub undos: u64,
+    /// Timeouts at which the peer had forgotten what it reported (RFC 2018 §8).
+    pub sack_reneging: u64,
+    pub lost_retransmits: u64,
+    /// Datagrams received and sent, and those that a call left to the kernel to send.
+    pub rx_datagrams: u64,
+    pub tx_datagrams: u64,
+    pub kernel_datagrams: u64,
 }

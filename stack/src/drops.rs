@@ -27,12 +27,13 @@ macro_rules! drops {
 drops! {
     LinkTooShort = "frame shorter than an Ethernet header";
     LinkNotOurs = "destination MAC is neither ours nor a group";
-    LinkTagged = "VLAN-tagged frame";
+    LinkTagged = "frame with more than two VLAN tags";
+    LinkForeignVlan = "frame of a VLAN on which the device has no address";
     LinkNotIp = "EtherType is neither IPv4 nor IPv6";
     IpMalformed = "IP header truncated, wrong version or wrong lengths";
     IpChecksum = "IPv4 header checksum is wrong";
     IpFragment = "fragment (the kernel reassembles those)";
-    IpProtocol = "neither TCP nor an ICMP error";
+    IpProtocol = "neither TCP nor UDP nor an ICMP error";
     IpBadSource = "source address is multicast, broadcast, unspecified or loopback";
     IpNotLocal = "destination address is not ours";
     TcpMalformed = "TCP header truncated or data offset wrong";
@@ -60,7 +61,17 @@ drops! {
     ChallengeLimited = "challenge ACK suppressed by the rate limit (RFC 5961 §7)";
     ControlQueueFull = "no room to answer (RST, SYN cookie, TIME-WAIT ACK)";
     NoRoute = "no route to the destination";
+    SynEvicted = "half-open connection made room for a newer SYN, its SYN-ACK unanswered (no SYN cookies)";
+    SynCookieInvalid = "acknowledgement at a listener that sent SYN cookies, and of none of them; answered with RST";
+    AcceptOverflowReset = "accept queue is full; answered with RST (tcp_abort_on_overflow)";
+    AckDeferred = "bare ACK of a handshake that waits for data (TCP_DEFER_ACCEPT)";
+    ChallengeLimitedStack = "challenge ACK suppressed by the stack's rate limit (tcp_challenge_ack_limit)";
     NeighbourUnresolved = "next hop's MAC address is not known yet";
+    ReassemblyPruned = "came out of order, and its frame was needed for what lies lower; it comes again (RFC 2018 §8)";
+    UdpMalformed = "UDP header truncated, or its length is wrong";
+    UdpChecksum = "UDP checksum is wrong, or missing over IPv6";
+    NoMailbox = "datagram for a port that no socket has";
+    MailboxFull = "datagram socket's receive buffer is full (SO_RCVBUF)";
 }
 
 /// One counter per reason.

@@ -8,8 +8,8 @@
 //! The core (no I/O, no clock, no unsafe, no operating system):
 //! - [`engine`]: a frame comes in, frames go out; the owner of everything below;
 //! - [`wire`]: headers and checksums; [`link`], [`ip`]: Ethernet, IPv4 and IPv6, routes and neighbours;
-//! - [`tcp`]: the protocol machine, in the words of RFC 9293;
-//! - [`socket`]: listeners, streams, options, readiness and epoll, in the words of POSIX;
+//! - [`tcp`]: the protocol machine, in the words of RFC 9293; [`udp`]: datagrams, in those of RFC 768;
+//! - [`socket`]: listeners, streams, datagrams, options, readiness and epoll, in the words of POSIX;
 //! - [`buf`], [`slab`], [`timer_wheel`]: frames, slots and deadlines;
 //! - [`drops`], [`counters`], [`tunables`], [`addr`], [`time`]: the vocabulary.
 #![cfg_attr(not(any(feature = "linux", feature = "testing", test)), no_std)]
@@ -35,6 +35,7 @@ pub mod testing;
 pub mod time;
 pub mod timer_wheel;
 pub mod tunables;
+pub mod udp;
 pub mod wire;
 #[cfg(feature = "linux")]
 pub mod xsk;

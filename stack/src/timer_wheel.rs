@@ -61,18 +61,30 @@ impl TimerWheel {
     #[inline]
     pub fn arm(&mut self, nodes: &mut impl Nodes, index: u32, deadline: Instant) {
         let links = nodes.links(index);
-        if links.wheel_slot != NONE {
-            if links.wheel_at <= deadline {
-                return;
-            }
+        if self.knows(links, deadline) {
+            return;
+        }
+        if links.wheel_slot != Links::NO_SLOT {
             self.disarm(nodes, index);
         }
-        self.insert(nodes, index, deadline);
+        self.insert(nodes, index, self.tick_of(deadline));
     }
 
-    fn insert(&mut self, nodes: &mut impl Nodes, index: u32, deadline: Instant) {
-        // The tick after the deadline: when it is served, the deadline has passed.
-        let tick = ((deadline.micros() >> TICK_SHIFT) + 1).clamp(self.tick, self.tick + SPAN / 2);
+    /// Whether the entry of these links comes due at `deadline` or before.
+    #[inline]
+    pub fn knows(&self, links: &Links, deadline: Instant) -> bool {
+        // No two ticks of entries are farther apart than the span, so their low halves tell which is first.
+        let later_by = (self.tick_of(deadline) as u32).wrapping_sub(links.wheel_tick);
+        links.wheel_slot != Links::NO_SLOT && later_by as i32 >= 0
+    }
+
+    /// The tick after the deadline: when it is served, the deadline has passed.
+    #[inline]
+    fn tick_of(&self, deadline: Instant) -> u64 {
+        ((deadline.micros() >> TICK_SHIFT) + 1).clamp(self.tick, self.tick + SPAN / 2)
+    }
+
+    fn insert(&mut self, nodes: &mut impl Nodes, index: u32, tick: u64) {
         let (level, slot) = self.place(tick);
         let head = core::mem::replace(&mut self.heads[level][slot], index);
         if head != NONE {
@@ -81,8 +93,7 @@ impl TimerWheel {
         let links = nodes.links(index);
         links.wheel_prev = NONE;
         links.wheel_next = head;
-        links.wheel_slot = (level * SLOTS + slot) as u32;
-        links.wheel_at = deadline;
+        (links.wheel_slot, links.wheel_tick) = ((level * SLOTS + slot) as u16, tick as u32);
         self.occupied[level] |= 1 << slot;
         self.count += 1;
     }
@@ -103,17 +114,17 @@ impl TimerWheel {
     pub fn disarm(&mut self, nodes: &mut impl Nodes, index: u32) {
         let links = nodes.links(index);
         let (prev, next, place) = (links.wheel_prev, links.wheel_next, links.wheel_slot);
-        if place == NONE {
+        if place == Links::NO_SLOT {
             return;
         }
-        (links.wheel_prev, links.wheel_next, links.wheel_slot) = (NONE, NONE, NONE);
+        (links.wheel_prev, links.wheel_next, links.wheel_slot) = (NONE, NONE, Links::NO_SLOT);
         if next != NONE {
             nodes.links(next).wheel_prev = prev;
         }
         if prev != NONE {
             nodes.links(prev).wheel_next = next;
         } else {
-            let (level, slot) = (place as usize / SLOTS, place as usize % SLOTS);
+            let (level, slot) = (usize::from(place) / SLOTS, usize::from(place) % SLOTS);
             self.heads[level][slot] = next;
             if next == NONE {
                 self.occupied[level] &= !(1 << slot);

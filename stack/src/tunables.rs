@@ -6,10 +6,6 @@ use crate::time::{MS, SEC};
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Tunables {
-    /// net.ipv4.tcp_wmem[1..=2] in effect: most unacknowledged and unsent bytes a connection holds.
-    pub sndbuf_bytes: u32,
-    /// net.ipv4.tcp_rmem[1..=2] in effect: the receive window a connection may offer.
-    pub rcvbuf_bytes: u32,
     /// net.core.somaxconn: cap on listen()'s backlog.
     pub somaxconn: u32,
     /// net.ipv4.tcp_max_syn_backlog.
@@ -36,18 +32,43 @@ pub struct Tunables {
     pub window_scaling: u32,
     /// net.ipv4.tcp_challenge_ack_limit, per second.
     pub challenge_ack_limit: u32,
+    /// net.ipv4.tcp_sack, tcp_dsack, tcp_slow_start_after_idle: 0 or 1.
+    pub sack: u32,
+    pub dsack: u32,
+    pub slow_start_after_idle: u32,
+    /// net.ipv4.tcp_ecn: 0 never, 1 asks and accepts, 2 accepts.
+    pub ecn: u32,
+    /// net.ipv4.tcp_syncookies: 0 never, 1 when the SYN queue is full, 2 always.
+    pub syncookies: u32,
+    /// net.ipv4.tcp_fastopen: 1 clients, 2 servers, and Linux's further bits.
+    pub fastopen: u32,
+    /// net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 for loopback alone (then never here).
+    pub tw_reuse: u32,
+    /// net.ipv4.tcp_mtu_probing: 0 never, 1 after a black hole was met, 2 always.
+    pub mtu_probing: u32,
+    /// net.ipv4.tcp_abort_on_overflow.
+    pub abort_on_overflow: u32,
+    /// net.ipv4.tcp_notsent_lowat.
+    pub notsent_lowat_bytes: u32,
+    /// net.ipv4.tcp_congestion_control, when we have it: [`crate::tcp::Algorithm`] as a number.
+    pub congestion: u32,
+    /// What tcp_rmem and tcp_wmem name: least (not used), at first, at most. A window is half of its buffer.
+    pub rmem_bytes: [u32; 3],
+    pub wmem_bytes: [u32; 3],
+    /// net.core.rmem_max, wmem_max: most that SO_RCVBUF and SO_SNDBUF may ask for, before it is doubled.
+    pub rmem_max_bytes: u32,
+    pub wmem_max_bytes: u32,
     /// net.ipv4.ip_default_ttl.
     pub ttl: u32,
-    /// Out-of-order frames a connection may hold.
+    /// Out-of-order frames a connection may hold; and no more than its receive buffer pays for.
     pub reassembly_frames: u32,
-    pub _pad: u32,
+    /// net.ipv4.tcp_rfc1337: TIME-WAIT ignores RSTs (RFC 1337 §3, F1); 0, as Linux's default, does not.
+    pub rfc1337: u32,
 }
 
 impl Default for Tunables {
     fn default() -> Self {
         Tunables {
-            sndbuf_bytes: 256 * 1024,
-            rcvbuf_bytes: 256 * 1024,
             somaxconn: 4096,
             syn_backlog: 4096,
             syn_retries: 6,
@@ -65,9 +86,24 @@ impl Default for Tunables {
             timestamps: 1,
             window_scaling: 1,
             challenge_ack_limit: 1000,
+            sack: 1,
+            dsack: 1,
+            slow_start_after_idle: 1,
+            ecn: 2,
+            syncookies: 1,
+            fastopen: 1,
+            tw_reuse: 2,
+            mtu_probing: 0,
+            abort_on_overflow: 0,
+            notsent_lowat_bytes: u32::MAX,
+            congestion: 0,
+            rmem_bytes: [4096, 131_072, 6 << 20],
+            wmem_bytes: [4096, 16_384, 4 << 20],
+            rmem_max_bytes: 4 << 20,
+            wmem_max_bytes: 4 << 20,
             ttl: 64,
-            reassembly_frames: 256,
-            _pad: 0,
+            reassembly_frames: 65_536,
+            rfc1337: 0,
         }
     }
 }

@@ -4,6 +4,7 @@ use sidestep_stack::addr::{Endpoint, Ip, Mac};
 use sidestep_stack::arena::{Arena, ArenaConfig, BELLS, Policy, Proto};
 use sidestep_stack::engine::Config;
 use sidestep_stack::ip::tables::Address;
+use sidestep_stack::link::Tags;
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::tcp::{Options, Seq};
 use sidestep_stack::tunables::Tunables;
@@ -142,9 +143,9 @@ fn inbound(guard: &mut Guard<'_>, seq: u32, ack: u32, flags: Flags) {
     let (us, peer) = (Ip::v4([10, 0, 0, 1]), Ip::v4([10, 0, 0, 2]));
     let frame = guard.frames_mut().alloc().expect("a frame");
     let bytes = &mut guard.frames_mut().bytes_mut(frame)[OFF..];
-    let ether = ethernet::Header { dst: OURS, src: PEER, ethertype: ethernet::IPV4 };
+    let ether = ethernet::Header { dst: OURS, src: PEER, tags: Tags::NONE, ethertype: ethernet::IPV4 };
     ethernet::emit(&ether, bytes);
-    ipv4::emit(&peer, &us, 6, 64, 20, &mut bytes[14..]);
+    ipv4::emit(&peer, &us, 6, ipv4::Service { tos: 0, ttl: 64 }, 20, &mut bytes[14..]);
     let segment = Control { seq: Seq(seq), ack: Seq(ack), flags, window: 60_000, timestamp: None };
     segment.emit(4000, 80, &mut bytes[34..]);
     let partial = Sum::pseudo_header(&peer, &us, 6, 20).fold();
@@ -203,7 +204,7 @@ fn who_dies_holding_the_lock_leaves_peers_that_are_told() {
 
     let mut guard = stack.lock();
     guard.poll(now());
-    guard.net_mut().set_address(Address { ip: Ip::v4([10, 0, 0, 1]), bits: 120 });
+    guard.net_mut().set_address(Address::new(Ip::v4([10, 0, 0, 1]), 120, Tags::NONE));
     let options = Options::new(guard.tunables());
     guard.listen(Endpoint::new(Ip::UNSPECIFIED_V4, 80), false, 4, &options, 1).expect("a listener");
     inbound(&mut guard, 1000, 0, Flags::SYN);

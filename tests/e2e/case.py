@@ -22,15 +22,19 @@ class Case:
     needs_rig: bool
     only_sidestep: bool
     daemon: bool
+    long_wire: bool
 
 
-def case(sentence, timeout=60, needs_rig=True, only_sidestep=False, daemon=True):
-    """Registers a function as a case. only_sidestep: it has no meaning on the kernel alone. daemon: sidestep is up before."""
+def case(sentence, timeout=60, needs_rig=True, only_sidestep=False, daemon=True, long_wire=False):
+    """Registers a function as a case. only_sidestep: it has no meaning on the kernel alone. daemon: sidestep is up before.
+
+    long_wire: nothing passes between the hosts but what `rig.line.line` carries.
+    """
 
     def register(body):
         name = body.__name__
         assert name not in CASES, f"two cases are called {name}"
-        CASES[name] = Case(name, sentence, body, timeout, needs_rig, only_sidestep, daemon)
+        CASES[name] = Case(name, sentence, body, timeout, needs_rig, only_sidestep, daemon, long_wire)
         return body
 
     return register

@@ -22,7 +22,7 @@ from .process import Failed
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NUMBERS = itertools.count(1)
-_OUR_NAME = re.compile(r"^ss-(\d+)-\d+-(near|far)$")
+_OUR_NAME = re.compile(r"^ss-(\d+)-\d+-(near|far|line)$")
 
 
 class Host:
@@ -80,6 +80,14 @@ class Host:
         tcp = dict(zip(names, values))
         return int(tcp["InSegs"]), int(tcp["OutSegs"])
 
+    def kernel_datagrams(self):
+        """(InDatagrams, OutDatagrams): the same for UDP."""
+        with self.entered():
+            names, values = [line.split() for line in open("/proc/thread-self/net/snmp") if line.startswith("Udp:")]
+            v6 = dict(line.split() for line in open("/proc/thread-self/net/snmp6"))
+        v4 = dict(zip(names, values))
+        return tuple(int(v4[name]) + int(v6[f"Udp6{name}"]) for name in ("InDatagrams", "OutDatagrams"))
+
     def mac(self):
         with self.entered():
             return bytes.fromhex(_ip_output(self, "link", "show", self.device).split("link/ether ")[1][:17].replace(":", ""))
@@ -125,6 +133,35 @@ class Wire:
     def remove(self):
         for host in (self.near, self.far):
             _remove(host.namespace)
+
+
+class LongWire(Wire):
+    """The same hosts with a third namespace between them, where `sidestep-rig wire` carries the frames (line.py).
+
+    The two ends in the middle belong to nobody: no addresses, no IPv6. Segments leave the hosts as single frames with finished
+    checksums, as they leave a network card: the wire carries bytes, and "the device will finish this" is not among them.
+    """
+
+    NEAR_END, FAR_END = "line0", "line1"
+
+    def _make(self):
+        self.line = self.near.namespace.replace("-near", "-line")
+        hosts = ((self.near, self.NEAR_END), (self.far, self.FAR_END))
+        for namespace in (self.near.namespace, self.far.namespace, self.line):
+            _ip("netns", "add", namespace)
+        process.check(["ip", "netns", "exec", self.line, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; "
+                       "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"])
+        queues = ["numrxqueues", "1", "numtxqueues", "1"]
+        for host, end in hosts:
+            _ip("link", "add", host.device, "netns", host.namespace, *queues, "type", "veth",
+                "peer", "name", end, "netns", self.line, *queues)
+            _ip("-n", self.line, "link", "set", end, "up")
+            host.check(["ethtool", "-K", host.device, "tso", "off", "gso", "off", "gro", "off", "tx", "off"])
+            self._configure(host)
+
+    def remove(self):
+        super().remove()
+        _remove(self.near.namespace.replace("-near", "-line"))
 
 
 def remove_abandoned():

@@ -218,7 +218,7 @@ impl Daemon {
     pub(super) fn leave_all(&mut self, stack: u32) {
         for port in self.steering.ports_of(stack) {
             if let Err(e) = self.leave(port, stack) {
-                log(format_args!("port {}: {e}", port.1));
+                log(format_args!("port {}: {e}", name_of(port)));
             }
         }
     }
@@ -242,7 +242,7 @@ impl Daemon {
 
     fn pin_losers(&mut self, port: Port, plan: &Plan) {
         for stack in &plan.losers {
-            let flows = self.stacks.get(stack).map(|live| live.flows(port.1)).unwrap_or_default();
+            let flows = self.stacks.get(stack).map(|live| live.flows(port)).unwrap_or_default();
             flows.iter().for_each(|flow| self.steering.pin_if_moved(plan, *stack, flow));
         }
     }
@@ -260,17 +260,21 @@ impl Daemon {
         if policy == Policy::Draining {
             self.draining.insert(port);
         }
-        log(format_args!("port {}: {}", port.1, policy_name(policy)));
+        log(format_args!("port {}: {}", name_of(port), policy_name(policy)));
         if policy.allows() && !before.allows() {
             return self.steering.expect_kernel_flows(port, policy);
         }
         self.steering.write_port(port, policy)
     }
 
-    /// Whether connections of the port live in a stack.
+    /// Whether connections of the port live in a stack. A datagram socket has none that must stay: what the kernel takes
+    /// over from one moment to the next reaches the same socket.
     fn has_flows(&self, port: Port) -> bool {
+        if arena_proto(port) == Proto::Udp {
+            return false;
+        }
         let members = self.steering.members(port);
-        members.iter().filter_map(|i| self.stacks.get(i)).any(|live| !live.flows(port.1).is_empty())
+        members.iter().filter_map(|i| self.stacks.get(i)).any(|live| !live.flows(port).is_empty())
             || self.steering.pinned_ports().iter().any(|(p, _)| *p == port)
     }
 
@@ -280,14 +284,14 @@ impl Daemon {
         for port in over {
             self.draining.remove(&port);
             self.arena.set_policy(arena_proto(port), port.1, Policy::Off);
-            log(format_args!("port {}: its last connection ended, it is off", port.1));
+            log(format_args!("port {}: its last connection ended, it is off", name_of(port)));
             if let Err(e) = self.steering.write_port(port, Policy::Off) {
                 log(format_args!("{e}"));
             }
         }
         let mut live = HashSet::new();
         for (port, stack) in self.steering.pinned_ports() {
-            let flows = self.stacks.get(&stack).map(|s| s.flows(port.1)).unwrap_or_default();
+            let flows = self.stacks.get(&stack).map(|s| s.flows(port)).unwrap_or_default();
             live.extend(flows.iter().map(|flow| (stack, Steering::key(port, flow))));
         }
         let arena = self.arena;
@@ -369,14 +373,15 @@ impl Daemon {
     }
 
     fn port_lines(&self) -> Vec<PortLine> {
-        let is_switched = |port: &u16| self.arena.policy(Proto::Tcp, *port) != Policy::Auto;
-        let mut ports: Vec<Port> = (0..=u16::MAX).filter(is_switched).map(|port| (Proto::Tcp as u8, port)).collect();
+        let all = [Proto::Tcp, Proto::Udp].map(|proto| (0..=u16::MAX).map(move |port| (proto as u8, port)));
+        let is_switched = |port: &Port| self.policy(*port) != Policy::Auto;
+        let mut ports: Vec<Port> = all.into_iter().flatten().filter(is_switched).collect();
         ports.extend(self.steering.ports().filter(|p| !self.steering.members(*p).is_empty()));
         ports.sort_unstable();
         ports.dedup();
         let line = |port: Port| PortLine {
             port: port.1,
-            proto: if port.0 == Proto::Udp as u8 { "udp" } else { "tcp" }.to_owned(),
+            proto: proto_name(port).to_owned(),
             policy: policy_name(self.policy(port)).to_owned(),
             members: self.steering.members(port).len() as u32,
         };
@@ -411,6 +416,15 @@ fn port_of(a: [u64; 4]) -> Option<Port> {
 
 pub(super) fn arena_proto(port: Port) -> Proto {
     if port.0 == Proto::Udp as u8 { Proto::Udp } else { Proto::Tcp }
+}
+
+fn proto_name(port: Port) -> &'static str {
+    if port.0 == Proto::Udp as u8 { "udp" } else { "tcp" }
+}
+
+/// The port as people write it.
+fn name_of(port: Port) -> String {
+    format!("{}/{}", port.1, proto_name(port))
 }
 
 fn policy_name(policy: Policy) -> &'static str {

@@ -1,12 +1,14 @@
-//! The kernel's addresses, routes and neighbours of the device, as the stacks shall see them.
+//! The kernel's addresses, routes and neighbours of the device and of the VLANs upon it, as the stacks shall see them.
 //!
 //! Addresses and routes are few and change seldom: any change of theirs is answered by asking for all of them again.
 //! Neighbours change often and are applied one by one.
 
+use super::vlans::{Vlans, is_vlan};
 use crate::failure::{Context, Outcome};
 use crate::rtnl::{Events, Heard, Requests};
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -16,6 +18,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use sidestep_stack::addr::{Ip, Mac};
 use sidestep_stack::ip::tables::{Address, NetTables, Route, RouteKind};
+use sidestep_stack::link::Tags;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -36,10 +39,13 @@ pub(crate) struct Changes {
     /// Addresses or routes (or everything, after an overrun): push all of it.
     pub(crate) all: bool,
     /// Neighbours that changed: their MAC, `None` for unreachable, or gone.
-    pub(crate) neighbours: Vec<(Ip, NeighbourChange)>,
-    /// The device's link changed or went away.
+    pub(crate) neighbours: Vec<(Neighbour, NeighbourChange)>,
+    /// The device's link changed or went away, or a VLAN upon it did.
     pub(crate) link: bool,
 }
+
+/// Who a neighbour is: the same address may be another on another VLAN.
+pub(crate) type Neighbour = (Ip, Tags);
 
 /// What became of a neighbour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,9 +62,10 @@ pub(crate) struct Mirror {
     ifindex: u32,
     requests: Requests,
     events: Events,
+    vlans: Vlans,
     pub(crate) addresses: Vec<Address>,
     routes: Vec<Route>,
-    neighbours: HashMap<Ip, Option<Mac>>,
+    neighbours: HashMap<Neighbour, Option<Mac>>,
 }
 
 impl Mirror {
@@ -74,8 +81,15 @@ impl Mirror {
         ];
         let events = Events::subscribe(&groups).context("cannot listen to netlink")?;
         let requests = Requests::open().context("cannot open netlink")?;
-        let mut mirror =
-            Mirror { ifindex, requests, events, addresses: Vec::new(), routes: Vec::new(), neighbours: HashMap::new() };
+        let mut mirror = Mirror {
+            ifindex,
+            requests,
+            events,
+            vlans: Vlans::of(ifindex),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            neighbours: HashMap::new(),
+        };
         mirror.ask_all().context("cannot read addresses and routes")?;
         mirror.ask_neighbours().context("cannot read neighbours")?;
         Ok(mirror)
@@ -85,16 +99,27 @@ impl Mirror {
         self.events.fd()
     }
 
+    /// Whether tagged frames may be ours.
+    pub(crate) fn has_vlans(&self) -> bool {
+        self.vlans.any()
+    }
+
     fn ask_all(&mut self) -> std::io::Result<()> {
+        let links = self.requests.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let vlans = Vlans::read(self.ifindex, &links);
+        if vlans != self.vlans {
+            self.vlans = vlans;
+            self.ask_neighbours()?;
+        }
         let addresses = self.requests.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-        self.addresses = addresses.iter().filter_map(|m| address(m, self.ifindex)).collect();
+        self.addresses = addresses.iter().filter_map(|m| address(m, &self.vlans)).collect();
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut question = RouteMessage::default();
             question.header.address_family = family;
             routes.extend(self.requests.dump(RouteNetlinkMessage::GetRoute(question))?);
         }
-        self.routes = routes.iter().filter_map(|m| route(m, self.ifindex)).collect();
+        self.routes = routes.iter().filter_map(|m| route(m, &self.vlans)).collect();
         // What does not fit into the stacks' table shall be the least specific: the kernel serves what is not there.
         self.routes.sort_by_key(|r| (std::cmp::Reverse(r.bits), r.metric));
         Ok(())
@@ -103,18 +128,18 @@ impl Mirror {
     fn ask_neighbours(&mut self) -> std::io::Result<()> {
         self.neighbours.clear();
         for message in self.requests.dump(RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))? {
-            if let Some((ip, change)) = neighbour(&message, self.ifindex) {
-                self.note(ip, change);
+            if let Some((who, change)) = neighbour(&message, &self.vlans) {
+                self.note(who, change);
             }
         }
         Ok(())
     }
 
-    fn note(&mut self, ip: Ip, change: NeighbourChange) {
+    fn note(&mut self, who: Neighbour, change: NeighbourChange) {
         match change {
-            NeighbourChange::Known(mac) => drop(self.neighbours.insert(ip, Some(mac))),
-            NeighbourChange::Failed => drop(self.neighbours.insert(ip, None)),
-            NeighbourChange::Gone => drop(self.neighbours.remove(&ip)),
+            NeighbourChange::Known(mac) => drop(self.neighbours.insert(who, Some(mac))),
+            NeighbourChange::Failed => drop(self.neighbours.insert(who, None)),
+            NeighbourChange::Gone => drop(self.neighbours.remove(&who)),
             NeighbourChange::Nothing => {}
         }
     }
@@ -133,7 +158,9 @@ impl Mirror {
             }
         }
         if changes.all {
+            let before = self.vlans.clone();
             self.ask_all()?;
+            changes.link |= self.vlans != before;
         }
         Ok(changes)
     }
@@ -141,16 +168,21 @@ impl Mirror {
     fn sort(&mut self, message: &RouteNetlinkMessage, changes: &mut Changes) {
         match message {
             RouteNetlinkMessage::NewAddress(m) | RouteNetlinkMessage::DelAddress(m) => {
-                changes.all |= m.header.index == self.ifindex;
+                changes.all |= self.vlans.tags(m.header.index).is_some();
             }
             RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => changes.all = true,
             RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m) if m.header.index == self.ifindex => {
                 (changes.all, changes.link) = (true, true);
             }
+            RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m)
+                if is_vlan(m) || self.vlans.tags(m.header.index).is_some() =>
+            {
+                changes.all = true;
+            }
             _ => {
-                if let Some((ip, change)) = neighbour(message, self.ifindex) {
-                    self.note(ip, change);
-                    changes.neighbours.push((ip, change));
+                if let Some((who, change)) = neighbour(message, &self.vlans) {
+                    self.note(who, change);
+                    changes.neighbours.push((who, change));
                 }
             }
         }
@@ -168,21 +200,21 @@ impl Mirror {
         }
         if with_neighbours {
             tables.clear_neighbours();
-            for (ip, mac) in &self.neighbours {
-                tables.set_neighbour(ip, *mac);
+            for ((ip, tags), mac) in &self.neighbours {
+                tables.set_neighbour(ip, *tags, *mac);
             }
         }
     }
 
     /// What the mirror knows of a neighbour, in the tables' terms.
-    pub(crate) fn neighbour(&self, ip: &Ip) -> Option<Option<Mac>> {
-        self.neighbours.get(ip).copied()
+    pub(crate) fn neighbour(&self, who: &Neighbour) -> Option<Option<Mac>> {
+        self.neighbours.get(who).copied()
     }
 
     /// Has the kernel resolve a neighbour (NTF_USE: as if it had a packet for it); the answer comes as an event.
-    pub(crate) fn resolve(&mut self, ip: &Ip) -> std::io::Result<()> {
+    pub(crate) fn resolve(&mut self, (ip, tags): &Neighbour) -> std::io::Result<()> {
         let mut message = NeighbourMessage::default();
-        message.header.ifindex = self.ifindex;
+        message.header.ifindex = self.vlans.ifindex(*tags).unwrap_or(self.ifindex);
         message.header.flags = NeighbourFlags::Use;
         message.header.state = NeighbourState::None;
         let destination = match ip.is_v4() {
@@ -201,11 +233,11 @@ impl Mirror {
 }
 
 /// Applies a neighbour's change to a stack's tables.
-pub(crate) fn apply(tables: &mut NetTables, ip: &Ip, change: NeighbourChange) {
+pub(crate) fn apply(tables: &mut NetTables, (ip, tags): &Neighbour, change: NeighbourChange) {
     match change {
-        NeighbourChange::Known(mac) => tables.set_neighbour(ip, Some(mac)),
-        NeighbourChange::Failed => tables.set_neighbour(ip, None),
-        NeighbourChange::Gone => tables.clear_neighbour(ip),
+        NeighbourChange::Known(mac) => tables.set_neighbour(ip, *tags, Some(mac)),
+        NeighbourChange::Failed => tables.set_neighbour(ip, *tags, None),
+        NeighbourChange::Gone => tables.clear_neighbour(ip, *tags),
         NeighbourChange::Nothing => {}
     }
 }
@@ -223,11 +255,9 @@ fn bits(ip: &Ip, prefix_len: u8) -> u8 {
 }
 
 /// An address of ours that is fit to be used. Link-local IPv6 stays with the kernel: it needs a scope.
-fn address(message: &RouteNetlinkMessage, ifindex: u32) -> Option<Address> {
+fn address(message: &RouteNetlinkMessage, vlans: &Vlans) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(m) = message else { return None };
-    if m.header.index != ifindex {
-        return None;
-    }
+    let tags = vlans.tags(m.header.index)?;
     let unfit = m.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed)
         && !m
             .attributes
@@ -237,7 +267,7 @@ fn address(message: &RouteNetlinkMessage, ifindex: u32) -> Option<Address> {
     let local = m.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(ip) } else { None });
     let plain = m.attributes.iter().find_map(|a| if let AddressAttribute::Address(ip) = a { Some(ip) } else { None });
     let ip = ip(local.or(plain)?);
-    (!unfit && !ip.is_link_local_v6()).then_some(Address { ip, bits: bits(&ip, m.header.prefix_len) })
+    (!unfit && !ip.is_link_local_v6()).then(|| Address::new(ip, bits(&ip, m.header.prefix_len), tags))
 }
 
 fn route_ip(address: &RouteAddress) -> Option<Ip> {
@@ -270,7 +300,7 @@ fn hop_of(attributes: &[RouteAttribute], device: u32) -> Hop {
 }
 
 /// A route of the main or local table. Policy rules are not mirrored: with them, say `port off` or use the kernel.
-fn route(message: &RouteNetlinkMessage, ifindex: u32) -> Option<Route> {
+fn route(message: &RouteNetlinkMessage, vlans: &Vlans) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(m) = message else { return None };
     let mut table = u32::from(m.header.table);
     let mut route = Route {
@@ -294,10 +324,12 @@ fn route(message: &RouteNetlinkMessage, ifindex: u32) -> Option<Route> {
     route.bits = bits(&route.prefix, m.header.destination_prefix_length);
     // Of several paths, the one over our device: the others belong to the kernel, which need not use them.
     let first = hop_of(&m.attributes, 0);
-    let hop = hops.iter().map(|h| hop_of(&h.attributes, h.interface_index)).find(|h| h.device == ifindex);
+    let hop = hops.iter().map(|h| hop_of(&h.attributes, h.interface_index)).find(|h| vlans.tags(h.device).is_some());
     let hop = hop.unwrap_or_else(|| hops.first().map_or(first, |h| hop_of(&h.attributes, h.interface_index)));
+    let tags = vlans.tags(hop.device);
+    route.tags = tags.unwrap_or_default();
     route.kind = match m.header.kind {
-        RouteType::Unicast if hop.device == ifindex => RouteKind::ViaDevice,
+        RouteType::Unicast if tags.is_some() => RouteKind::ViaDevice,
         RouteType::Unicast => RouteKind::OtherDevice,
         RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => RouteKind::Unreachable,
         _ => RouteKind::Local,
@@ -312,13 +344,14 @@ fn is_cached(header: &RouteHeader) -> bool {
     header.flags.contains(netlink_packet_route::route::RouteFlags::Cloned)
 }
 
-fn neighbour(message: &RouteNetlinkMessage, ifindex: u32) -> Option<(Ip, NeighbourChange)> {
+fn neighbour(message: &RouteNetlinkMessage, vlans: &Vlans) -> Option<(Neighbour, NeighbourChange)> {
     let (m, gone) = match message {
         RouteNetlinkMessage::NewNeighbour(m) => (m, false),
         RouteNetlinkMessage::DelNeighbour(m) => (m, true),
         _ => return None,
     };
-    if m.header.ifindex != ifindex || m.header.flags.contains(NeighbourFlags::Proxy) {
+    let tags = vlans.tags(m.header.ifindex)?;
+    if m.header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }
     let destination = m.attributes.iter().find_map(|a| match a {
@@ -338,7 +371,7 @@ fn neighbour(message: &RouteNetlinkMessage, ifindex: u32) -> Option<(Ip, Neighbo
         }
         (_, _, Some(mac)) => NeighbourChange::Known(mac),
     };
-    Some((destination, change))
+    Some(((destination, tags), change))
 }
 
 #[cfg(test)]

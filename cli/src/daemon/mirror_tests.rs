@@ -18,7 +18,7 @@ fn new_route(prefix: [u8; 4], len: u8, attributes: Vec<RouteAttribute>) -> Route
 }
 
 fn read(m: RouteMessage) -> Option<Route> {
-    route(&RouteNetlinkMessage::NewRoute(m), DEVICE)
+    route(&RouteNetlinkMessage::NewRoute(m), &Vlans::of(DEVICE))
 }
 
 #[test]
@@ -59,9 +59,9 @@ fn addresses_that_can_be_used() {
         m.attributes.push(AddressAttribute::Address(a));
         m
     };
-    let read = |m| address(&RouteNetlinkMessage::NewAddress(m), DEVICE);
+    let read = |m| address(&RouteNetlinkMessage::NewAddress(m), &Vlans::of(DEVICE));
     let v4 = message(DEVICE, 24, "10.0.0.2".parse().unwrap());
-    assert_eq!(read(v4.clone()), Some(Address { ip: Ip::v4([10, 0, 0, 2]), bits: 120 }));
+    assert_eq!(read(v4.clone()), Some(Address::new(Ip::v4([10, 0, 0, 2]), 120, Tags::NONE)));
     assert_eq!(read(message(3, 24, "10.0.0.2".parse().unwrap())), None);
     assert_eq!(read(message(DEVICE, 64, "fe80::1".parse().unwrap())), None);
     let mut tentative = message(DEVICE, 64, "2001:db8::1".parse().unwrap());
@@ -83,7 +83,7 @@ fn neighbours_change() {
         m.attributes.extend(mac.map(NeighbourAttribute::LinkLayerAddress));
         m
     };
-    let change = |m| neighbour(&RouteNetlinkMessage::NewNeighbour(m), DEVICE).unwrap().1;
+    let change = |m| neighbour(&RouteNetlinkMessage::NewNeighbour(m), &Vlans::of(DEVICE)).unwrap().1;
     let mac = vec![2, 0, 0, 0, 0, 9];
     let known = NeighbourChange::Known(Mac([2, 0, 0, 0, 0, 9]));
     for state in [NeighbourState::Reachable, NeighbourState::Stale, NeighbourState::Permanent, NeighbourState::Probe] {
@@ -92,6 +92,7 @@ fn neighbours_change() {
     assert_eq!(change(message(NeighbourState::Failed, Some(mac.clone()))), NeighbourChange::Failed);
     assert_eq!(change(message(NeighbourState::Incomplete, None)), NeighbourChange::Nothing);
     assert_eq!(change(message(NeighbourState::Reachable, Some(vec![1]))), NeighbourChange::Nothing);
-    let gone = neighbour(&RouteNetlinkMessage::DelNeighbour(message(NeighbourState::Stale, Some(mac))), DEVICE);
+    let gone =
+        neighbour(&RouteNetlinkMessage::DelNeighbour(message(NeighbourState::Stale, Some(mac))), &Vlans::of(DEVICE));
     assert_eq!(gone.unwrap().1, NeighbourChange::Gone);
 }

@@ -24,6 +24,7 @@ pub(crate) mod state;
 mod steering;
 pub(crate) mod sysctl;
 mod takeover;
+mod vlans;
 
 use crate::failure::{Context, Outcome};
 use access::Access;
@@ -210,6 +211,7 @@ impl Daemon {
             self.look_at_link();
         }
         if changes.all {
+            self.steering.configure(self.mirror.has_vlans())?;
             self.steering.set_addresses(self.mirror.addresses.iter().map(|a| a.ip))?;
         }
         if changes.all || !changes.neighbours.is_empty() {
@@ -222,8 +224,8 @@ impl Daemon {
         match Device::find(&self.device.name) {
             Ok(now) if now.index == self.device.index => {
                 if now.mac != self.device.mac || now.mtu != self.device.mtu {
-                    log(format_args!("the device's MAC or MTU changed: new stacks will know, running ones do not"));
                     (self.device.mac, self.device.mtu) = (now.mac, now.mtu);
+                    self.push_device();
                 }
                 if now.xdp.map(|p| p.id) != Some(self.attached.id) {
                     log(format_args!("somebody removed the XDP program; the kernel serves everything"));

@@ -4,12 +4,14 @@
 //! on it: the application computes, is stopped, or is dead. While all is asleep the daemon sleeps, too: it watches the
 //! sockets of unattended stacks, and whoever uses a stack rings it (`Header::daemon_asleep`).
 
+use super::mirror::Neighbour;
+use super::steering::Port;
 use super::{Daemon, Token, log};
 use crate::failure::{Context, Outcome, fail};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use sidestep_stack::addr::{Flow, Ip};
-use sidestep_stack::arena::{BELLS, MAX_STACKS};
+use sidestep_stack::addr::Flow;
+use sidestep_stack::arena::{BELLS, MAX_STACKS, Proto};
 use sidestep_stack::engine::{Config, TxChecksum};
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::time::Instant;
@@ -58,15 +60,15 @@ pub(crate) enum Rest {
 /// What a stack wants of the daemon.
 #[derive(Default)]
 struct Wishes {
-    neighbours: Vec<Ip>,
+    neighbours: Vec<Neighbour>,
     ports_low: bool,
 }
 
 impl Wishes {
     fn take(guard: &mut Guard<'_>) -> Wishes {
         let mut wishes = Wishes { ports_low: guard.ports_low(), ..Wishes::default() };
-        while let Some(ip) = guard.net_mut().take_wanted() {
-            wishes.neighbours.push(ip);
+        while let Some(who) = guard.net_mut().take_wanted() {
+            wishes.neighbours.push(who);
         }
         guard.clear_ports_low();
         wishes
@@ -118,13 +120,16 @@ impl LiveStack {
         self.is_armed = false;
     }
 
-    /// The live flows of one of its ports.
-    pub(crate) fn flows(&self, port: u16) -> Vec<Flow> {
+    /// The live flows of one of its ports: connections, or connected datagram sockets.
+    pub(crate) fn flows(&self, port: Port) -> Vec<Flow> {
         let mut flows = Vec::new();
         if let Some(mut guard) = lock(&self.stack) {
             // What waits in the rings may be a SYN that belongs to us already.
             guard.poll(now());
-            guard.flows_of_port(port, |flow| flows.push(*flow));
+            match super::clients::arena_proto(port) {
+                Proto::Tcp => guard.flows_of_port(port.1, |flow| flows.push(*flow)),
+                Proto::Udp => guard.datagram_flows_of_port(port.1, |flow| flows.push(*flow)),
+            }
             guard.flush(now());
         }
         flows
@@ -327,26 +332,41 @@ impl Daemon {
         if wishes.ports_low {
             self.give_block(index);
         }
-        for ip in &wishes.neighbours {
-            self.resolve(index, ip);
+        for who in &wishes.neighbours {
+            self.resolve(index, who);
         }
     }
 
     /// A stack needs a neighbour: perhaps it is known by now; else the kernel finds out.
-    fn resolve(&mut self, index: u32, ip: &Ip) {
-        let known = self.mirror.neighbour(ip);
+    fn resolve(&mut self, index: u32, who: &Neighbour) {
+        let known = self.mirror.neighbour(who);
+        let (ip, tags) = who;
         if let Some(live) = self.stacks.get(&index)
             && let Some(mut guard) = lock(&live.stack)
         {
             match known {
-                Some(Some(mac)) => return guard.net_mut().set_neighbour(ip, Some(mac)),
+                Some(Some(mac)) => return guard.net_mut().set_neighbour(ip, *tags, Some(mac)),
                 // It failed before; that is no reason not to try again.
-                Some(None) => guard.net_mut().clear_neighbour(ip),
+                Some(None) => guard.net_mut().clear_neighbour(ip, *tags),
                 None => {}
             }
         }
-        if let Err(e) = self.mirror.resolve(ip) {
+        if let Err(e) = self.mirror.resolve(who) {
             log(format_args!("cannot have {ip} resolved: {e}"));
+        }
+    }
+
+    /// The device has another MAC or MTU: every stack, and those to come, shall know.
+    pub(super) fn push_device(&mut self) {
+        let (mac, mtu) = (self.device.mac, self.device.mtu.min(super::start::MTU_MAX) as u16);
+        self.arena.header().set_mtu(mtu);
+        for live in self.stacks.values() {
+            if let Some(mut guard) = lock(&live.stack) {
+                let at = now();
+                guard.set_device(at, mac, mtu);
+                guard.poll(at);
+                guard.flush(at);
+            }
         }
     }
 
@@ -358,8 +378,8 @@ impl Daemon {
             if changes.all {
                 self.mirror.fill(tables, changes.link);
             }
-            for (ip, change) in &changes.neighbours {
-                super::mirror::apply(tables, ip, *change);
+            for (who, change) in &changes.neighbours {
+                super::mirror::apply(tables, who, *change);
             }
             // A connection may wait for just this neighbour.
             guard.poll(now());

@@ -25,7 +25,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The largest packet that a frame holds behind the kernel's XDP headroom (256), with Ethernet and two tags.
-const MTU_MAX: u32 = 2048 - 256 - 14 - 8;
+pub(super) const MTU_MAX: u32 = 2048 - 256 - 14 - 8;
 
 /// Whether a daemon of this device answers. One that was just killed may accept and never answer; its end is waited for.
 /// One that is merely stuck counts as up.
@@ -192,7 +192,7 @@ fn stand_on(options: &Up, ground: Ground) -> Outcome<Daemon> {
     watch(&bell, Token::Bell)?;
     watch(&signals.as_fd(), Token::Signal)?;
     watch(&mirror.fd(), Token::Netlink)?;
-    steering.configure()?;
+    steering.configure(mirror.has_vlans())?;
     arena.header().daemon_bell_id.store(takeover::event_id(&bell), Relaxed);
     arena.header().daemon_pid.store(std::process::id(), Relaxed);
     let mut daemon = Daemon {

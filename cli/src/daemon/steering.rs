@@ -14,8 +14,9 @@ use aya::maps::{Array, HashMap as BpfHash, Map, MapData, MapError, PerCpuArray, 
 use sidestep_stack::addr::{Flow, Ip};
 use sidestep_stack::arena::Policy;
 use sidestep_xdp::maps::{
-    ABI_VERSION, Config, EPHEMERAL_KERNEL_FLOWS, FlowKey, MAX_GROUPS, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS,
-    PortEntry, PortState, Proto, Verdict, bucket_index, ephemeral_index, names, policy_index, xsk_index,
+    ABI_VERSION, CONFIG_VLAN_OK, Config, EPHEMERAL_KERNEL_FLOWS, FlowKey, MAX_GROUPS, NO_STACK, PORT_HAS_FLOWS,
+    PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict, bucket_index, ephemeral_index, names, policy_index,
+    xsk_index,
 };
 use sidestep_xdp::steer::bucket_of;
 use std::collections::{HashMap, HashSet};
@@ -105,9 +106,10 @@ impl Steering {
         })
     }
 
-    /// Opens the gate: before, everything passes.
-    pub(crate) fn configure(&mut self) -> Outcome<()> {
-        let config = Config { queues: self.queues, flags: 0, abi: ABI_VERSION, reserved: 0 };
+    /// Opens the gate: before, everything passes. Tagged frames pass unless there are VLANs that they can belong to.
+    pub(crate) fn configure(&mut self, has_vlans: bool) -> Outcome<()> {
+        let flags = if has_vlans { CONFIG_VLAN_OK } else { 0 };
+        let config = Config { queues: self.queues, flags, abi: ABI_VERSION, reserved: 0 };
         self.config.set(0, config.to_bytes(), 0).context("cannot configure the XDP program")
     }
 
@@ -229,6 +231,7 @@ impl Steering {
         }
         group.owners = plan.owners;
         group.members.clone_from(&plan.members);
+        let starts = starts && proto_of(plan.port) == Proto::Tcp;
         if starts {
             // Until it is known that the kernel has no connections on this port, each packet is looked up.
             group.has_kernel_flows = true;
@@ -236,6 +239,10 @@ impl Steering {
         self.write_port(plan.port, policy)?;
         if starts {
             self.look_for_kernel_flows(plan.port, policy, &kernel_sockets::tcp())?;
+        }
+        // Datagram sockets come and go by the thousand, each with its port: a group that nobody serves is given back.
+        if plan.members.is_empty() && proto_of(plan.port) == Proto::Udp {
+            self.groups.remove(&plan.port);
         }
         Ok(())
     }
@@ -270,7 +277,7 @@ impl Steering {
 
     /// A port that was off is on again: the kernel may have connections.
     pub(crate) fn expect_kernel_flows(&mut self, port: Port, policy: Policy) -> Outcome<()> {
-        if let Some(group) = self.groups.get_mut(&port) {
+        if let Some(group) = self.groups.get_mut(&port).filter(|_| proto_of(port) == Proto::Tcp) {
             group.has_kernel_flows = true;
         }
         self.write_port(port, policy)?;

@@ -1,6 +1,7 @@
 //! The kernel's settings: its sysctls as our defaults, and the ephemeral ports that it keeps its hands off.
 
 use crate::failure::{Context, Outcome};
+use sidestep_stack::tcp::Algorithm;
 use sidestep_stack::time::SEC;
 use sidestep_stack::tunables::Tunables;
 use std::fmt::Write as _;
@@ -10,9 +11,7 @@ const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
 const LOCAL_RANGE: &str = "net/ipv4/ip_local_port_range";
 
 /// Most a connection buffers, whatever the sysctls say.
-const BUFFER_MAX: u32 = 4 << 20;
-/// What it buffers at least: below, the window does not cover a gigabit link with 2 ms of delay.
-const BUFFER_MIN: u32 = 256 << 10;
+const BUFFER_MAX: u32 = 64 << 20;
 
 /// Ports of one ephemeral block.
 pub(crate) const BLOCK_PORTS: u32 = 1 << sidestep_xdp::maps::EPHEMERAL_BLOCK_BITS;
@@ -36,15 +35,18 @@ fn number32(name: &str, default: u32) -> u32 {
     u32::try_from(number(name, u64::from(default))).unwrap_or(default)
 }
 
+/// Three sizes, as tcp_rmem and tcp_wmem have them.
+fn triple(name: &str, default: [u32; 3]) -> [u32; 3] {
+    let small = |n: &u64| u32::try_from(*n).unwrap_or(BUFFER_MAX).min(BUFFER_MAX);
+    match numbers(name)[..] {
+        [a, b, c] => [a, b, c].each_ref().map(small),
+        _ => default,
+    }
+}
+
 /// The tunables of a new stack, from the sysctls of this network namespace.
 pub(crate) fn tunables() -> Tunables {
     let mut t = Tunables::default();
-    let buffer = |name: &str, default: u32| {
-        let max = numbers(name).get(2).copied().unwrap_or(u64::from(default));
-        u32::try_from(max).unwrap_or(BUFFER_MAX).clamp(BUFFER_MIN, BUFFER_MAX)
-    };
-    t.sndbuf_bytes = buffer("net/ipv4/tcp_wmem", t.sndbuf_bytes);
-    t.rcvbuf_bytes = buffer("net/ipv4/tcp_rmem", t.rcvbuf_bytes);
     t.somaxconn = number32("net/core/somaxconn", t.somaxconn);
     t.syn_backlog = number32("net/ipv4/tcp_max_syn_backlog", t.syn_backlog);
     t.syn_retries = number32("net/ipv4/tcp_syn_retries", t.syn_retries);
@@ -56,6 +58,25 @@ pub(crate) fn tunables() -> Tunables {
     t.keepalive_probes = number32("net/ipv4/tcp_keepalive_probes", t.keepalive_probes);
     t.timestamps = u32::from(number("net/ipv4/tcp_timestamps", 1) != 0);
     t.window_scaling = u32::from(number("net/ipv4/tcp_window_scaling", 1) != 0);
+    t.sack = number32("net/ipv4/tcp_sack", t.sack);
+    t.dsack = number32("net/ipv4/tcp_dsack", t.dsack);
+    t.slow_start_after_idle = number32("net/ipv4/tcp_slow_start_after_idle", t.slow_start_after_idle);
+    t.ecn = number32("net/ipv4/tcp_ecn", t.ecn);
+    t.syncookies = number32("net/ipv4/tcp_syncookies", t.syncookies);
+    t.fastopen = number32("net/ipv4/tcp_fastopen", t.fastopen);
+    t.tw_reuse = number32("net/ipv4/tcp_tw_reuse", t.tw_reuse);
+    t.rfc1337 = number32("net/ipv4/tcp_rfc1337", t.rfc1337);
+    t.mtu_probing = number32("net/ipv4/tcp_mtu_probing", t.mtu_probing);
+    t.abort_on_overflow = number32("net/ipv4/tcp_abort_on_overflow", t.abort_on_overflow);
+    t.notsent_lowat_bytes = number32("net/ipv4/tcp_notsent_lowat", t.notsent_lowat_bytes);
+    t.congestion = read("net/ipv4/tcp_congestion_control")
+        .ok()
+        .and_then(|name| Algorithm::by_name(name.trim()))
+        .unwrap_or_default() as u32;
+    t.rmem_bytes = triple("net/ipv4/tcp_rmem", t.rmem_bytes);
+    t.wmem_bytes = triple("net/ipv4/tcp_wmem", t.wmem_bytes);
+    t.rmem_max_bytes = number32("net/core/rmem_max", t.rmem_max_bytes).min(BUFFER_MAX);
+    t.wmem_max_bytes = number32("net/core/wmem_max", t.wmem_max_bytes).min(BUFFER_MAX);
     // The kernel's default is "unlimited" (INT_MAX) since 6.x per connection; ours bounds the whole stack.
     t.challenge_ack_limit =
         number32("net/ipv4/tcp_challenge_ack_limit", t.challenge_ack_limit).min(t.challenge_ack_limit);
@@ -227,6 +248,9 @@ mod tests {
     #[test]
     fn tunables_are_sane_here() {
         let t = tunables();
-        assert!((BUFFER_MIN..=BUFFER_MAX).contains(&t.rcvbuf_bytes) && t.ttl > 0 && t.timestamps <= 1);
+        for [least, first, most] in [t.rmem_bytes, t.wmem_bytes] {
+            assert!(least <= first && first <= most && most <= BUFFER_MAX);
+        }
+        assert!(t.ttl > 0 && t.timestamps <= 1);
     }
 }

@@ -1,6 +1,7 @@
 //! The epoll calls: which descriptor goes where. What a wait does is in [`crate::epoll`].
 
 use crate::calls::fd::drop_entry;
+use crate::datagrams::{self, Datagram};
 use crate::epoll::{self, Member, Out, Set, Waiting};
 use crate::fd_table::{Kind, TABLE};
 use crate::sys::{self, Result, raw};
@@ -69,13 +70,27 @@ pub(crate) unsafe fn ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_ev
         }
         Kind::Fresh => {
             let done = forward()?;
-            match (op, read()) {
-                (EPOLL_CTL_ADD | EPOLL_CTL_MOD, Some(e)) => interest::note_epoll(fd, epfd, e.events, e.u64),
-                _ => interest::forget_epoll(fd, epfd),
+            note_interest(fd, epfd, op, read());
+            Ok(done)
+        }
+        Kind::Datagram | Kind::FreshDatagram => {
+            let Some(datagram) = of_interest(fd, entry, op) else {
+                let done = forward()?;
+                if entry.kind() == Kind::FreshDatagram {
+                    note_interest(fd, epfd, op, read());
+                }
+                return Ok(done);
+            };
+            if op != EPOLL_CTL_DEL && event.is_null() {
+                return Err(EFAULT);
             }
-            if op == EPOLL_CTL_ADD {
-                let _ = epoll::of(TABLE.lookup(epfd)).or_else(|| note_set(epfd));
-            }
+            // Whether there is room to send is the engine's to say; the rest may come from either.
+            let mut shadows = read().unwrap_or(epoll_event { events: 0, u64: 0 });
+            shadows.events &= !epoll::ROOM;
+            // SAFETY: `shadows` is ours.
+            let done = unsafe { raw!(epoll_ctl, epfd, op, fd, &raw mut shadows) }?;
+            let set = epoll::of(TABLE.lookup(epfd)).or_else(|| note_set(epfd)).ok_or(libc::ENOMEM)?;
+            epoll::control_datagram(set, epfd, op, &datagram, read())?;
             Ok(done)
         }
         Kind::Listener => {
@@ -89,6 +104,22 @@ pub(crate) unsafe fn ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_ev
             Ok(done)
         }
         Kind::Epoll | Kind::Kernel => forward(),
+    }
+}
+
+/// The datagram socket that this is about; to add a bound one is an interest in receiving.
+fn of_interest(fd: c_int, entry: crate::fd_table::Entry, op: c_int) -> Option<Datagram> {
+    if op == EPOLL_CTL_ADD { datagrams::receiver(fd, entry) } else { Datagram::of(fd, entry) }
+}
+
+/// A socket that may become ours is in the kernel's set meanwhile.
+fn note_interest(fd: c_int, epfd: c_int, op: c_int, event: Option<epoll_event>) {
+    match (op, event) {
+        (EPOLL_CTL_ADD | EPOLL_CTL_MOD, Some(e)) => interest::note_epoll(fd, epfd, e.events, e.u64),
+        _ => interest::forget_epoll(fd, epfd),
+    }
+    if op == EPOLL_CTL_ADD {
+        let _ = epoll::of(TABLE.lookup(epfd)).or_else(|| note_set(epfd));
     }
 }
 

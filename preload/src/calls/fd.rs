@@ -1,5 +1,6 @@
 //! Descriptors: close, dup, fcntl, ioctl.
 
+use crate::datagrams::Datagram;
 use crate::fd_table::{Entry, Kind, TABLE};
 use crate::local::Flag;
 use crate::sys::{self, Result, raw};
@@ -22,7 +23,7 @@ pub(crate) fn drop_entry(fd: c_int) {
 /// Gives back the reference that an entry was.
 fn release(fd: c_int, entry: Entry) {
     match entry.kind() {
-        Kind::Kernel | Kind::Fresh => {}
+        Kind::Kernel | Kind::Fresh | Kind::FreshDatagram => {}
         Kind::Epoll => epoll::remove_descriptor(entry),
         Kind::Listener => {
             if let Some(listener) = listeners::of(entry) {
@@ -32,6 +33,11 @@ fn release(fd: c_int, entry: Entry) {
         Kind::Stream => {
             if let Some(stream) = Stream::of(entry) {
                 release_stream(fd, &stream);
+            }
+        }
+        Kind::Datagram => {
+            if let Some(datagram) = Datagram::of(fd, entry).filter(|d| d.local.remove_descriptor()) {
+                datagram.end();
             }
         }
     }
@@ -51,7 +57,7 @@ fn release_stream(fd: c_int, stream: &Stream) {
 /// A second descriptor for what an entry stands for.
 fn share(entry: Entry) {
     match entry.kind() {
-        Kind::Kernel | Kind::Fresh => {}
+        Kind::Kernel | Kind::Fresh | Kind::FreshDatagram => {}
         Kind::Epoll => epoll::add_descriptor(entry),
         Kind::Listener => {
             if let Some(listener) = listeners::of(entry) {
@@ -63,13 +69,22 @@ fn share(entry: Entry) {
                 stream.local.add_descriptor();
             }
         }
+        Kind::Datagram => {
+            if let Some(local) = crate::local::of(entry.index()) {
+                local.add_descriptor();
+            }
+        }
     }
 }
 
-/// `new` is a duplicate of `old` now.
-fn duplicated(old: Entry, new: c_int) {
+/// `new` is a duplicate of `fd`, whose entry was `old`.
+fn duplicated(fd: c_int, old: Entry, new: c_int) {
     // A socket that has not connected yet is one socket under two numbers: the kernel keeps it.
-    let entry = if old.kind() == Kind::Fresh { Entry::KERNEL } else { old };
+    let is_fresh = matches!(old.kind(), Kind::Fresh | Kind::FreshDatagram);
+    let entry = if is_fresh { Entry::KERNEL } else { old };
+    if old.kind() == Kind::FreshDatagram {
+        TABLE.replace_if(fd, old, Entry::KERNEL); // it would take datagrams that the other number waits for
+    }
     share(entry);
     release(new, TABLE.replace(new, entry));
 }
@@ -111,7 +126,7 @@ pub(crate) unsafe fn dup(fd: c_int) -> Result<isize> {
     // SAFETY: a number only.
     let new = unsafe { raw!(dup, fd) }?;
     if attach::is_own_process() || entry.is_kernel() {
-        duplicated(entry, new as c_int);
+        duplicated(fd, entry, new as c_int);
     }
     Ok(new)
 }
@@ -132,7 +147,7 @@ pub(crate) unsafe fn dup3(old: c_int, new: c_int, flags: c_int) -> Result<isize>
     // SAFETY: numbers only.
     let done = unsafe { raw!(dup3, old, new, flags) }?;
     if !(from.is_kernel() && to.is_kernel()) && attach::is_own_process() {
-        duplicated(from, new);
+        duplicated(old, from, new);
     }
     Ok(done)
 }
@@ -146,9 +161,17 @@ pub(crate) unsafe fn fcntl(fd: c_int, command: c_int, arg: c_ulong) -> Result<is
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
         let new = forward()?;
         if attach::is_own_process() || entry.is_kernel() {
-            duplicated(entry, new as c_int);
+            duplicated(fd, entry, new as c_int);
         }
         return Ok(new);
+    }
+    if let Some(datagram) = Datagram::of(fd, entry).filter(|_| command == libc::F_SETFL) {
+        if arg as c_int & libc::O_ASYNC != 0 {
+            return Err(EINVAL);
+        }
+        let done = forward()?;
+        datagram.ask(|guard| guard.set_nonblocking(datagram.id, arg as c_int & O_NONBLOCK != 0))?;
+        return Ok(done);
     }
     let Some(stream) = Stream::of(entry) else {
         return forward();
@@ -178,8 +201,21 @@ fn set_nonblocking(fd: c_int, stream: &Stream, on: bool) -> Result<()> {
     Ok(())
 }
 
+/// libc asks by a call of its own, which an interposed ioctl does not see.
+pub(crate) unsafe fn sockatmark(fd: c_int) -> Result<isize> {
+    let mut answer: c_int = 0;
+    // SAFETY: a pointer to an int of ours.
+    unsafe { ioctl(fd, SIOCATMARK, (&raw mut answer) as c_ulong) }?;
+    Ok(answer as isize)
+}
+
 pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, arg: c_ulong) -> Result<isize> {
-    let Some(stream) = Stream::of(TABLE.lookup(fd)) else {
+    let entry = TABLE.lookup(fd);
+    if let Some(datagram) = Datagram::of(fd, entry) {
+        // SAFETY: the same contract.
+        return unsafe { ioctl_of_datagram(&datagram, request, arg) };
+    }
+    let Some(stream) = Stream::of(entry) else {
         // SAFETY: the application's argument; the kernel checks it where it is a pointer.
         return unsafe { raw!(ioctl, fd, request, arg) };
     };
@@ -188,7 +224,7 @@ pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, arg: c_ulong) -> Result<
         libc::FIONREAD => stream.ask(|guard| guard.available(stream.id))? as c_int,
         libc::TIOCOUTQ => stream.ask(|guard| guard.outq(stream.id))? as c_int,
         SIOCOUTQNSD => stream.ask(|guard| guard.outq_unsent(stream.id))? as c_int,
-        SIOCATMARK => 0,
+        SIOCATMARK => stream.ask(|guard| guard.is_at_mark(stream.id))?.into(),
         libc::FIONBIO if pointer.is_null() => return Err(EFAULT),
         libc::FIONBIO => {
             // SAFETY: the application's pointer to an int.
@@ -211,4 +247,25 @@ pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, arg: c_ulong) -> Result<
     // SAFETY: the application's pointer to an int.
     unsafe { pointer.write_unaligned(answer) };
     Ok(0)
+}
+
+/// The next datagram may be the engine's, and O_NONBLOCK is in both; all else is the shadow's.
+unsafe fn ioctl_of_datagram(d: &Datagram, request: c_ulong, arg: c_ulong) -> Result<isize> {
+    let pointer = arg as *mut c_int;
+    if request == libc::FIONREAD && !pointer.is_null() {
+        let next = d.ask(|guard| guard.next_datagram_len(d.id))?;
+        if let Some(len) = next {
+            // SAFETY: the application's pointer to an int.
+            unsafe { pointer.write_unaligned(len as c_int) };
+            return Ok(0);
+        }
+    }
+    // SAFETY: the application's argument; the kernel checks it where it is a pointer.
+    let done = unsafe { raw!(ioctl, d.fd, request, arg) }?;
+    if request == libc::FIONBIO {
+        // SAFETY: the kernel has just read an int there.
+        let on = unsafe { pointer.read_unaligned() } != 0;
+        d.ask(|guard| guard.set_nonblocking(d.id, on))?;
+    }
+    Ok(done)
 }

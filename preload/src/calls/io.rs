@@ -1,12 +1,15 @@
 //! Data: read and write in all their forms, and sendfile.
 
 use crate::blocking::{Wait, block};
-use crate::fd_table::TABLE;
+use crate::calls::datagram;
+use crate::datagrams::{self, Datagram};
+use crate::fd_table::{Kind, TABLE};
+use crate::kick;
 use crate::local::Flag;
 use crate::sys::{self, Result, raw};
-use crate::user::{Stream, number};
-use libc::{EAGAIN, EINVAL, EOPNOTSUPP, EPIPE, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK};
-use libc::{MSG_TRUNC, MSG_WAITALL, c_int, c_void, iovec, msghdr, sockaddr, socklen_t};
+use crate::user::{Stream, endpoint_from, number};
+use libc::{EAGAIN, EINVAL, EPIPE, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_MORE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK};
+use libc::{MSG_TRUNC, MSG_WAITALL, c_int, c_uint, c_void, iovec, mmsghdr, msghdr, sockaddr, socklen_t, timespec};
 use sidestep_stack::runtime::Guard;
 use sidestep_stack::socket::SocketOption;
 use sidestep_stack::time::Instant;
@@ -25,15 +28,54 @@ fn stream_of(fd: c_int) -> Option<Stream> {
     if entry.is_kernel() { None } else { Stream::of(entry) }
 }
 
+/// Who serves a call on a descriptor.
+enum Server {
+    Kernel,
+    Stream(Stream),
+    Datagram(Datagram),
+}
+
+/// For a call that receives: that is an interest.
+#[inline]
+fn receiver_of(fd: c_int) -> Server {
+    let entry = TABLE.lookup(fd);
+    match entry.kind() {
+        Kind::Kernel => Server::Kernel,
+        Kind::Datagram | Kind::FreshDatagram => datagrams::receiver(fd, entry).map_or(Server::Kernel, Server::Datagram),
+        _ => Stream::of(entry).map_or(Server::Kernel, Server::Stream),
+    }
+}
+
+/// For a call that sends, perhaps to an address.
+#[inline]
+fn sender_of(fd: c_int, to: Option<(*const sockaddr, socklen_t)>) -> Server {
+    let entry = TABLE.lookup(fd);
+    match entry.kind() {
+        Kind::Kernel => Server::Kernel,
+        Kind::Datagram => Datagram::of(fd, entry).map_or(Server::Kernel, Server::Datagram),
+        Kind::FreshDatagram => {
+            // SAFETY: the application's address.
+            let to = to.and_then(|(addr, len)| unsafe { endpoint_from(addr, len) });
+            datagrams::sender(fd, entry, to).map_or(Server::Kernel, Server::Datagram)
+        }
+        _ => Stream::of(entry).map_or(Server::Kernel, Server::Stream),
+    }
+}
+
 // ---- receiving ----
 
 pub(crate) unsafe fn read(fd: c_int, buf: *mut c_void, count: usize) -> Result<isize> {
-    match stream_of(fd) {
+    let mut iov = [iovec { iov_base: buf, iov_len: count }];
+    match receiver_of(fd) {
         // SAFETY: the application's buffer; the kernel checks it.
-        None => unsafe { raw!(read, fd, buf, count) },
-        Some(_) if count == 0 => Ok(0),
+        Server::Kernel => unsafe { raw!(read, fd, buf, count) },
+        _ if count == 0 => Ok(0),
         // SAFETY: the application's buffer.
-        Some(stream) => unsafe { receive(&stream, &[iovec { iov_base: buf, iov_len: count }], 0) },
+        Server::Stream(stream) => unsafe { receive(&stream, &iov, 0) },
+        // SAFETY: as above.
+        Server::Datagram(d) => unsafe {
+            datagram::receive(&d, &mut datagram::header(&mut iov, core::ptr::null_mut(), 0), 0)
+        },
     }
 }
 
@@ -44,17 +86,27 @@ pub(crate) unsafe fn read_chk(fd: c_int, buf: *mut c_void, count: usize, size: u
 }
 
 pub(crate) unsafe fn readv(fd: c_int, iov: *const iovec, count: c_int) -> Result<isize> {
-    let Some(stream) = stream_of(fd) else {
+    let server = receiver_of(fd);
+    if let Server::Kernel = server {
         // SAFETY: the application's memory; the kernel checks it.
         return unsafe { raw!(readv, fd, iov, count) };
-    };
+    }
     // SAFETY: the application's array.
-    let iov = unsafe { iovecs(iov, count as usize) }?;
-    if iov.iter().all(|v| v.iov_len == 0) {
+    let buffers = unsafe { iovecs(iov, count as usize) }?;
+    if buffers.iter().all(|v| v.iov_len == 0) {
         return Ok(0);
     }
-    // SAFETY: the application's buffers.
-    unsafe { receive(&stream, iov, 0) }
+    match server {
+        // SAFETY: the application's buffers.
+        Server::Stream(stream) => unsafe { receive(&stream, buffers, 0) },
+        Server::Datagram(d) => {
+            let mut header = datagram::header(&mut [], core::ptr::null_mut(), 0);
+            (header.msg_iov, header.msg_iovlen) = (iov.cast_mut(), buffers.len() as _);
+            // SAFETY: as above.
+            unsafe { datagram::receive(&d, &mut header, 0) }
+        }
+        Server::Kernel => Ok(0),
+    }
 }
 
 pub(crate) unsafe fn recv(fd: c_int, buf: *mut c_void, len: usize, flags: c_int) -> Result<isize> {
@@ -76,12 +128,16 @@ pub(crate) unsafe fn recvfrom(
     addr: *mut sockaddr,
     addr_len: *mut socklen_t,
 ) -> Result<isize> {
-    let Some(stream) = stream_of(fd) else {
+    let mut iov = [iovec { iov_base: buf, iov_len: len }];
+    let stream = match receiver_of(fd) {
         // SAFETY: the application's memory; the kernel checks it.
-        return unsafe { raw!(recvfrom, fd, buf, len, flags, addr, addr_len) };
+        Server::Kernel => return unsafe { raw!(recvfrom, fd, buf, len, flags, addr, addr_len) },
+        // SAFETY: the application's memory.
+        Server::Datagram(d) => return unsafe { receive_datagram_from(&d, &mut iov, flags, addr, addr_len) },
+        Server::Stream(stream) => stream,
     };
     // SAFETY: the application's buffer.
-    let n = unsafe { receive(&stream, &[iovec { iov_base: buf, iov_len: len }], flags) }?;
+    let n = unsafe { receive(&stream, &iov, flags) }?;
     if !addr.is_null() && !addr_len.is_null() {
         // A stream names no sender. SAFETY: the application's pointer.
         unsafe { addr_len.write_unaligned(0) };
@@ -104,20 +160,85 @@ pub(crate) unsafe fn recvfrom_chk(
 }
 
 pub(crate) unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> Result<isize> {
-    let Some(stream) = stream_of(fd) else {
+    let server = receiver_of(fd);
+    if let Server::Kernel = server {
         // SAFETY: the application's memory; the kernel checks it.
         return unsafe { raw!(recvmsg, fd, msg, flags) };
-    };
+    }
     if msg.is_null() {
         return Err(libc::EFAULT);
     }
-    // SAFETY: the application's header.
-    let header = unsafe { &mut *msg };
+    // SAFETY: the application's header, and what it names.
+    unsafe { receive_message(&server, &mut *msg, flags) }
+}
+
+/// # Safety
+/// The header and what it names are the application's.
+unsafe fn receive_message(server: &Server, header: &mut msghdr, flags: c_int) -> Result<isize> {
+    let stream = match server {
+        Server::Stream(stream) => stream,
+        // SAFETY: the caller's promise.
+        Server::Datagram(d) => return unsafe { datagram::receive(d, header, flags) },
+        Server::Kernel => return Err(EINVAL),
+    };
     // SAFETY: the application's array.
     let iov = unsafe { iovecs(header.msg_iov, header.msg_iovlen) }?;
     // SAFETY: the application's buffers.
-    let n = unsafe { receive(&stream, iov, flags) }?;
-    (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, 0);
+    let n = unsafe { receive(stream, iov, flags) }?;
+    let oob = if flags & MSG_OOB == 0 { 0 } else { MSG_OOB | if n == 0 { MSG_TRUNC } else { 0 } };
+    (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, oob);
+    Ok(n)
+}
+
+pub(crate) unsafe fn recvmmsg(
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> Result<isize> {
+    let server = receiver_of(fd);
+    if let Server::Kernel = server {
+        // SAFETY: the application's memory; the kernel checks it.
+        return unsafe { raw!(recvmmsg, fd, messages, count, flags, timeout) };
+    }
+    if messages.is_null() {
+        return Err(libc::EFAULT);
+    }
+    // SAFETY: the application's array, and what its headers name.
+    unsafe {
+        datagram::receive_several(messages, count as usize, flags, timeout, |header, flags| {
+            receive_message(&server, header, flags)
+        })
+    }
+}
+
+/// recvfrom on a datagram socket: the address is cut to its room, its full length told.
+///
+/// # Safety
+/// The pointers are the application's.
+unsafe fn receive_datagram_from(
+    d: &Datagram,
+    iov: &mut [iovec],
+    flags: c_int,
+    addr: *mut sockaddr,
+    addr_len: *mut socklen_t,
+) -> Result<isize> {
+    if !addr.is_null() && addr_len.is_null() {
+        return Err(libc::EFAULT);
+    }
+    // SAFETY: the caller's promise.
+    let room = if addr.is_null() { 0 } else { unsafe { addr_len.read_unaligned() } };
+    if (room as c_int) < 0 {
+        return Err(EINVAL);
+    }
+    let mut header = datagram::header(iov, addr, room);
+    // SAFETY: the caller's promise.
+    let n = unsafe { datagram::receive(d, &mut header, flags) }?;
+    if !addr.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { addr_len.write_unaligned(header.msg_namelen) };
+    }
     Ok(n)
 }
 
@@ -132,7 +253,7 @@ fn check(count: usize, size: usize) {
 
 /// # Safety
 /// `iov` is null or readable for `count` records.
-unsafe fn iovecs<'a>(iov: *const iovec, count: usize) -> Result<&'a [iovec]> {
+pub(crate) unsafe fn iovecs<'a>(iov: *const iovec, count: usize) -> Result<&'a [iovec]> {
     if count > IOV_MAX {
         return Err(EINVAL);
     }
@@ -155,7 +276,8 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
         return Err(EAGAIN); // our error queue is always empty
     }
     if flags & MSG_OOB != 0 {
-        return Err(EINVAL); // no urgent byte is ever kept out of line (RFC 6093)
+        // SAFETY: the same contract.
+        return unsafe { receive_urgent(stream, iov, flags) };
     }
     let mut got = 0usize;
     let wanted: usize = iov.iter().map(|v| v.iov_len).fold(0, usize::saturating_add);
@@ -169,7 +291,9 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
             Ok(0) => Ok(got),
             Ok(n) => {
                 got += n;
-                if all && got < wanted { Err(EAGAIN) } else { Ok(got) }
+                // Whoever waits for all of it hears of the urgent mark all the same.
+                let goes_on = all && got < wanted && guard.is_at_mark(stream.id) != Ok(true);
+                if goes_on { Err(EAGAIN) } else { Ok(got) }
             }
             Err(EAGAIN) => Err(EAGAIN),
             Err(_) if got > 0 => Ok(got),
@@ -184,6 +308,23 @@ unsafe fn receive(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize>
         Err(_) if got > 0 => Ok(got as isize),
         result => result.map(|n| n as isize),
     }
+}
+
+/// recv with MSG_OOB: one octet, at once or not at all.
+///
+/// # Safety
+/// The buffers are writable.
+unsafe fn receive_urgent(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize> {
+    let octet = stream.with(|guard, now| {
+        guard.poll(now);
+        guard.recv_urgent(stream.id, flags & MSG_PEEK != 0)
+    })?;
+    let (Some(octet), Some(room)) = (octet, iov.iter().find(|v| v.iov_len > 0)) else { return Ok(0) };
+    if flags & MSG_TRUNC == 0 {
+        // SAFETY: the caller's promise; there is room for one.
+        unsafe { room.iov_base.cast::<u8>().write(octet) };
+    }
+    Ok(1)
 }
 
 /// A call found nothing to do. A nonblocking one has one more look, at what the rings hold by now (data, or
@@ -240,8 +381,8 @@ unsafe fn receive_step(
             Err(_) if total > 0 => break,
             Err(e) => return Err(number(e)),
         }
-        // A peek always starts at the first byte, so it fills one buffer only.
-        if peek || matches!(step, Ok(n) if n < room) {
+        // A peek always starts at the first byte, so it fills one buffer only. And nobody reads across the urgent mark.
+        if peek || matches!(step, Ok(n) if n < room) || guard.is_at_mark(stream.id) == Ok(true) {
             break;
         }
     }
@@ -251,21 +392,32 @@ unsafe fn receive_step(
 // ---- sending ----
 
 pub(crate) unsafe fn write(fd: c_int, buf: *const c_void, count: usize) -> Result<isize> {
-    match stream_of(fd) {
+    let mut iov = [iovec { iov_base: buf.cast_mut(), iov_len: count }];
+    match sender_of(fd, None) {
         // SAFETY: the application's buffer; the kernel checks it.
-        None => unsafe { raw!(write, fd, buf, count) },
+        Server::Kernel => unsafe { raw!(write, fd, buf, count) },
         // SAFETY: the application's buffer.
-        Some(stream) => unsafe { transmit(&stream, &[iovec { iov_base: buf.cast_mut(), iov_len: count }], 0) },
+        Server::Stream(stream) => unsafe { transmit(&stream, &iov, 0) },
+        // SAFETY: as above.
+        Server::Datagram(d) => unsafe {
+            datagram::transmit(&d, &datagram::header(&mut iov, core::ptr::null_mut(), 0), 0)
+        },
     }
 }
 
 pub(crate) unsafe fn writev(fd: c_int, iov: *const iovec, count: c_int) -> Result<isize> {
-    let Some(stream) = stream_of(fd) else {
+    match sender_of(fd, None) {
         // SAFETY: the application's memory; the kernel checks it.
-        return unsafe { raw!(writev, fd, iov, count) };
-    };
-    // SAFETY: the application's array and buffers.
-    unsafe { transmit(&stream, iovecs(iov, count as usize)?, 0) }
+        Server::Kernel => unsafe { raw!(writev, fd, iov, count) },
+        // SAFETY: the application's array and buffers.
+        Server::Stream(stream) => unsafe { transmit(&stream, iovecs(iov, count as usize)?, 0) },
+        Server::Datagram(d) => {
+            let mut header = datagram::header(&mut [], core::ptr::null_mut(), 0);
+            (header.msg_iov, header.msg_iovlen) = (iov.cast_mut(), count as u32 as _);
+            // SAFETY: as above.
+            unsafe { datagram::transmit(&d, &header, 0) }
+        }
+    }
 }
 
 pub(crate) unsafe fn send(fd: c_int, buf: *const c_void, len: usize, flags: c_int) -> Result<isize> {
@@ -281,29 +433,100 @@ pub(crate) unsafe fn sendto(
     addr: *const sockaddr,
     addr_len: socklen_t,
 ) -> Result<isize> {
-    match stream_of(fd) {
+    let mut iov = [iovec { iov_base: buf.cast_mut(), iov_len: len }];
+    match sender_of(fd, Some((addr, addr_len))) {
+        Server::Kernel if flags & libc::MSG_FASTOPEN != 0 => {
+            // SAFETY: the application's memory.
+            let early = unsafe { super::fast_open::send(fd, &iov, flags, addr, addr_len) };
+            early.unwrap_or_else(|| {
+                // SAFETY: as above; the kernel checks it.
+                super::fast_open::leave_to_kernel(fd, unsafe { raw!(sendto, fd, buf, len, flags, addr, addr_len) })
+            })
+        }
         // SAFETY: the application's memory; the kernel checks it.
-        None => unsafe { raw!(sendto, fd, buf, len, flags, addr, addr_len) },
+        Server::Kernel => unsafe { raw!(sendto, fd, buf, len, flags, addr, addr_len) },
         // A connected stream ignores the address. SAFETY: the application's buffer.
-        Some(stream) => unsafe { transmit(&stream, &[iovec { iov_base: buf.cast_mut(), iov_len: len }], flags) },
+        Server::Stream(stream) => unsafe { transmit(&stream, &iov, flags) },
+        // SAFETY: as above.
+        Server::Datagram(d) => unsafe {
+            datagram::transmit(&d, &datagram::header(&mut iov, addr.cast_mut(), addr_len), flags)
+        },
     }
 }
 
 pub(crate) unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> Result<isize> {
-    let Some(stream) = stream_of(fd) else {
+    // SAFETY: the application's header.
+    let name =
+        (!msg.is_null()).then(|| unsafe { ((*msg).msg_name.cast::<sockaddr>().cast_const(), (*msg).msg_namelen) });
+    let server = sender_of(fd, name);
+    if let Server::Kernel = server {
+        // SAFETY: the application's memory.
+        if let Some(result) = unsafe { sendmsg_fast(fd, msg, flags) } {
+            return result;
+        }
         // SAFETY: the application's memory; the kernel checks it.
         return unsafe { raw!(sendmsg, fd, msg, flags) };
-    };
+    }
     if msg.is_null() {
         return Err(libc::EFAULT);
     }
-    // SAFETY: the application's header.
-    let header = unsafe { &*msg };
+    // SAFETY: the application's header, and what it names.
+    unsafe { transmit_message(&server, &*msg, flags) }
+}
+
+pub(crate) unsafe fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> Result<isize> {
+    let name = (!messages.is_null() && count > 0).then(|| {
+        // SAFETY: the application's first header.
+        let header = unsafe { &(*messages).msg_hdr };
+        (header.msg_name.cast::<sockaddr>().cast_const(), header.msg_namelen)
+    });
+    let server = sender_of(fd, name);
+    if let Server::Kernel = server {
+        // SAFETY: the application's memory; the kernel checks it.
+        return unsafe { raw!(sendmmsg, fd, messages, count, flags) };
+    }
+    if messages.is_null() {
+        return Err(libc::EFAULT);
+    }
+    let batch = kick::Together::begin();
+    // SAFETY: the application's array, and what its headers name.
+    let sent = unsafe {
+        datagram::transmit_several(messages, count as usize, |header| transmit_message(&server, header, flags))
+    };
+    batch.end();
+    sent
+}
+
+/// # Safety
+/// The header and what it names are the application's.
+unsafe fn transmit_message(server: &Server, header: &msghdr, flags: c_int) -> Result<isize> {
+    let stream = match server {
+        Server::Stream(stream) => stream,
+        // SAFETY: the caller's promise.
+        Server::Datagram(d) => return unsafe { datagram::transmit(d, header, flags) },
+        Server::Kernel => return Err(EINVAL),
+    };
     if header.msg_controllen >= size_of::<libc::cmsghdr>() && !header.msg_control.is_null() {
         return Err(EINVAL); // no control message means anything to our streams
     }
     // SAFETY: the application's array and buffers.
-    unsafe { transmit(&stream, iovecs(header.msg_iov, header.msg_iovlen)?, flags) }
+    unsafe { transmit(stream, iovecs(header.msg_iov, header.msg_iovlen)?, flags) }
+}
+
+/// sendmsg() with MSG_FASTOPEN on a socket that has not connected; `None`: it is no such thing, or not ours.
+///
+/// # Safety
+/// `msg` is null or the application's.
+unsafe fn sendmsg_fast(fd: c_int, msg: *const msghdr, flags: c_int) -> Option<Result<isize>> {
+    if flags & libc::MSG_FASTOPEN == 0 || msg.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let header = unsafe { &*msg };
+    // SAFETY: the application's array.
+    let iov = unsafe { iovecs(header.msg_iov, header.msg_iovlen) }.ok()?;
+    // SAFETY: the application's buffers and address.
+    unsafe { super::fast_open::send(fd, iov, flags, header.msg_name.cast(), header.msg_namelen) }
 }
 
 /// send in all its forms.
@@ -311,15 +534,23 @@ pub(crate) unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> Res
 /// # Safety
 /// The buffers are readable.
 unsafe fn transmit(stream: &Stream, iov: &[iovec], flags: c_int) -> Result<isize> {
-    if flags & (MSG_OOB | libc::MSG_FASTOPEN) != 0 {
-        return Err(EOPNOTSUPP);
+    // SAFETY: the same contract.
+    unsafe { transmit_from(stream, iov, flags, 0) }
+}
+
+/// As [`transmit`], when the first `sent` bytes have gone.
+///
+/// # Safety
+/// The buffers are readable.
+pub(super) unsafe fn transmit_from(stream: &Stream, iov: &[iovec], flags: c_int, mut sent: usize) -> Result<isize> {
+    if flags & libc::MSG_FASTOPEN != 0 {
+        return Err(libc::EISCONN);
     }
     let wanted = iov.iter().map(|v| v.iov_len).fold(0, usize::saturating_add).min(COUNT_MAX);
-    let mut sent = 0usize;
     let mut step = |guard: &mut Guard<'_>, now: Instant| {
         note_more(stream, guard, now, flags & MSG_MORE != 0);
         // SAFETY: the caller's promise.
-        match unsafe { transmit_step(stream, guard, now, iov, sent) } {
+        match unsafe { transmit_step(stream, guard, now, iov, sent, flags) } {
             Ok(n) => {
                 sent += n;
                 if sent < wanted { Err(EAGAIN) } else { Ok(sent) }
@@ -362,6 +593,7 @@ unsafe fn transmit_step(
     now: Instant,
     iov: &[iovec],
     from: usize,
+    flags: c_int,
 ) -> Result<usize> {
     let (mut skip, mut total) = (from, 0usize);
     for v in iov {
@@ -377,7 +609,11 @@ unsafe fn transmit_step(
             // SAFETY: the caller's promise; `start + len` is within the buffer.
             unsafe { core::slice::from_raw_parts(v.iov_base.cast::<u8>().add(start), len) }
         };
-        match guard.send(now, stream.id, data) {
+        let step = match flags & MSG_OOB {
+            0 => guard.send(now, stream.id, data),
+            _ => guard.send_urgent(now, stream.id, data),
+        };
+        match step {
             Ok(n) => {
                 total += n;
                 if n < len {

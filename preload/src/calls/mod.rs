@@ -1,7 +1,9 @@
 //! What each interposed call does, by family. Every function gives libc's value or a Linux error number;
 //! [`crate::symbols`] turns that into errno. A descriptor that is not ours goes to the kernel by one system call.
 
+pub(crate) mod datagram;
 pub(crate) mod epoll;
+mod fast_open;
 pub(crate) mod fd;
 pub(crate) mod io;
 pub(crate) mod poll;

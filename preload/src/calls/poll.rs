@@ -2,6 +2,7 @@
 
 use crate::blocking::{self, Spin};
 use crate::calls::epoll::timespec_us;
+use crate::datagrams::{self, Datagram};
 use crate::epoll;
 use crate::fd_table::{Entry, Kind, TABLE};
 use crate::sys::{self, Result, raw};
@@ -19,6 +20,7 @@ use sidestep_stack::time::Instant;
 const SMALL: usize = 256;
 /// Ours at the end of the array: XSKs and a bell.
 const OWN: usize = MAX_QUEUES + 1;
+const ROOM: c_short = POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND;
 const EMPTY: pollfd = pollfd { fd: -1, events: 0, revents: 0 };
 /// While it spins, the kernel's descriptors are looked at this often.
 const KERNEL_LOOK_US: u64 = 20;
@@ -84,6 +86,7 @@ fn show_interest(fds: impl Iterator<Item = c_int>) -> bool {
         any |= match entry.kind() {
             Kind::Stream => true,
             Kind::Listener => listeners::live(fd, entry).is_some(),
+            Kind::Datagram | Kind::FreshDatagram => datagrams::receiver(fd, entry).is_some(),
             Kind::Epoll => epoll::of(entry).is_some_and(|set| set.id().is_some()),
             Kind::Kernel | Kind::Fresh => false,
         };
@@ -103,8 +106,9 @@ fn user(fd: c_int) -> User {
     match entry.kind() {
         Kind::Stream => Stream::of(entry).map_or(User::None, |s| User::Socket(s.id)),
         Kind::Listener => listeners::live_already(entry).map_or(User::None, |l| User::Socket(l.id)),
+        Kind::Datagram => Datagram::of(fd, entry).map_or(User::None, |d| User::Socket(d.id)),
         Kind::Epoll => epoll::of(entry).and_then(epoll::Set::id).map_or(User::None, User::Set),
-        Kind::Kernel | Kind::Fresh => User::None,
+        Kind::Kernel | Kind::Fresh | Kind::FreshDatagram => User::None,
     }
 }
 
@@ -150,8 +154,12 @@ impl Poller<'_> {
         let mut scratch = Scratch { mapped: core::ptr::null_mut(), len: fds.len() + OWN };
         let kernel = scratch.array(&mut small)?;
         for (slot, asked) in kernel.iter_mut().zip(fds.iter()) {
-            let is_stream = TABLE.lookup(asked.fd).kind() == Kind::Stream;
-            *slot = if is_stream { EMPTY } else { pollfd { revents: 0, ..*asked } };
+            *slot = match TABLE.lookup(asked.fd).kind() {
+                Kind::Stream => EMPTY,
+                // Whether there is room to send is the engine's to say.
+                Kind::Datagram => pollfd { revents: 0, events: asked.events & !ROOM, ..*asked },
+                _ => pollfd { revents: 0, ..*asked },
+            };
         }
         let mut poller = Poller { stack, fds, kernel, kernel_looked: Instant::ZERO };
         let ready = poller.wait(timeout_us, mask)?;

@@ -1,7 +1,9 @@
 //! The life of a socket: socket, bind, listen, accept, connect, shutdown, names and options.
 
 use crate::blocking::{Wait, block};
+use crate::calls::datagram;
 use crate::calls::fd::drop_entry;
+use crate::datagrams::{self, Datagram, kernel_name};
 use crate::fd_table::{Entry, Kind, TABLE};
 use crate::listeners::{self, Facts, Live};
 use crate::local::{self, Flag};
@@ -12,9 +14,11 @@ use crate::{attach, interest, template};
 use libc::{AF_INET, AF_INET6, EAGAIN, EINPROGRESS, EINVAL, O_NONBLOCK, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM};
 use libc::{POLLIN, c_int, c_void, pollfd, sockaddr, socklen_t};
 use sidestep_stack::addr::{Endpoint, Ip};
+use sidestep_stack::arena::Proto;
 use sidestep_stack::ip::tables::RouteVerdict;
-use sidestep_stack::runtime::{Stack, now};
-use sidestep_stack::socket::{Errno, Family, How};
+use sidestep_stack::runtime::{Guard, Stack, now};
+use sidestep_stack::socket::{Errno, Family, How, SocketId};
+use sidestep_stack::time::Instant;
 
 const KIND_MASK: c_int = 0xf;
 
@@ -23,7 +27,13 @@ pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Resu
     let is_tcp = matches!(domain, AF_INET | AF_INET6)
         && kind & KIND_MASK == SOCK_STREAM
         && matches!(protocol, 0 | libc::IPPROTO_TCP);
-    if !is_tcp {
+    let is_udp = matches!(domain, AF_INET | AF_INET6)
+        && kind & KIND_MASK == libc::SOCK_DGRAM
+        && matches!(protocol, 0 | libc::IPPROTO_UDP);
+    if is_udp && attach::arm() {
+        drop_entry(fd);
+        datagrams::note(fd, domain);
+    } else if !is_tcp {
         drop_entry(fd);
     } else if attach::arm() {
         drop_entry(fd);
@@ -37,9 +47,14 @@ pub(crate) unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> R
     if TABLE.lookup(fd).kind() == Kind::Stream {
         return Err(EINVAL); // and the template, which accepted connections share, must not be bound
     }
+    let entry = TABLE.lookup(fd);
+    if entry.kind() == Kind::FreshDatagram {
+        // SAFETY: the same contract.
+        return unsafe { datagrams::bind(fd, entry, addr, len) };
+    }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(bind, fd, addr, len) }?;
-    if TABLE.lookup(fd).kind() == Kind::Fresh {
+    if entry.kind() == Kind::Fresh {
         // SAFETY: the kernel has just read `len` bytes there.
         let explicit = unsafe { endpoint_from(addr, len) }.is_none_or(|e| e.port != 0);
         interest::note_bind(fd, explicit);
@@ -73,21 +88,10 @@ fn tcp_family(fd: c_int, entry: Entry) -> Option<c_int> {
     (option(libc::SO_PROTOCOL)? == libc::IPPROTO_TCP && option(libc::SO_TYPE)? == SOCK_STREAM).then_some(family)
 }
 
-/// The kernel socket's own address.
-fn kernel_name(fd: c_int) -> Option<Endpoint> {
-    let mut bytes = [0u64; 4];
-    let mut len = size_of_val(&bytes) as socklen_t;
-    // SAFETY: `bytes` is writable for `len` bytes, and then read for as many as the kernel wrote.
-    unsafe {
-        raw!(getsockname, fd, bytes.as_mut_ptr(), &raw mut len).ok()?;
-        endpoint_from(bytes.as_ptr().cast(), len)
-    }
-}
-
 fn note_listener(fd: c_int, entry: Entry, backlog: c_int) {
     let Some(family) = tcp_family(fd, entry) else { return };
     let Some(endpoint) = kernel_name(fd) else { return };
-    if endpoint.ip.is_loopback() || !crate::config::config().ports.allow(endpoint.port) {
+    if endpoint.ip.is_loopback() || !crate::config::config().ports.allow(Proto::Tcp, endpoint.port) {
         return;
     }
     let Some(listener) = listeners::note(Facts { endpoint, family, backlog }) else { return };
@@ -219,16 +223,28 @@ pub(crate) unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -
     }
     // SAFETY: the application's address.
     let remote = unsafe { endpoint_from(addr, len) };
+    if matches!(entry.kind(), Kind::Datagram | Kind::FreshDatagram)
+        && let Some(datagram) = datagrams::sender(fd, entry, remote)
+    {
+        // SAFETY: the same contract.
+        return unsafe { datagram::connect(&datagram, addr, len) };
+    }
     if entry.kind() == Kind::Fresh
         && let Some(remote) = remote
-        && let Some((stack, local)) = route(fd, entry, remote)
-        && let Some(result) = connect_user(fd, entry, stack, local, remote)
+        && let Some(opened) =
+            begin_user(fd, entry, remote, |guard, now, id, local| guard.connect(now, id, local, remote))
     {
-        return result;
+        return match (opened.is_connected, opened.nonblocking) {
+            (true, _) => Ok(0), // the SYN waits for the first write (TCP_FASTOPEN_CONNECT)
+            (_, true) => Err(EINPROGRESS),
+            _ => finish_connect(&opened.stream, opened.timeout_us),
+        };
     }
     // SAFETY: as above; the kernel checks it.
     let result = unsafe { raw!(connect, fd, addr, len) };
-    if entry.kind() == Kind::Fresh && matches!(result, Ok(_) | Err(EINPROGRESS)) {
+    // A datagram socket that has connected elsewhere without being bound has a port of the kernel's choice.
+    let is_decided = matches!(entry.kind(), Kind::Fresh) || entry.kind() == Kind::FreshDatagram && remote.is_some();
+    if is_decided && TABLE.lookup(fd) == entry && matches!(result, Ok(_) | Err(EINPROGRESS)) {
         interest::forget(fd);
         TABLE.set(fd, Entry::KERNEL);
     }
@@ -262,19 +278,29 @@ fn route(fd: c_int, entry: Entry, remote: Endpoint) -> Option<(&'static Stack, O
     Some((stack, bound.map(|ip| Endpoint::new(ip, 0))))
 }
 
-/// Connects in user mode. `None`: the stack could not begin, the kernel may.
-fn connect_user(
+/// A connection that was begun in user mode.
+pub(super) struct Opened {
+    pub(super) stream: Stream,
+    pub(super) nonblocking: bool,
+    /// SO_SNDTIMEO, which bounds connect() as well.
+    pub(super) timeout_us: u64,
+    is_connected: bool,
+}
+
+/// Begins to connect in user mode, with whichever call of the engine `begin` makes. `None`: the stack could not begin, or the
+/// way is not its own; the kernel may.
+pub(super) fn begin_user(
     fd: c_int,
     entry: Entry,
-    stack: &'static Stack,
-    local: Option<Endpoint>,
     remote: Endpoint,
-) -> Option<Result<isize>> {
+    mut begin: impl FnMut(&mut Guard<'_>, Instant, SocketId, Option<Endpoint>) -> core::result::Result<(), Errno>,
+) -> Option<Opened> {
+    let (stack, local) = route(fd, entry, remote)?;
     let nonblocking = sys::file_flags(fd).ok()? & O_NONBLOCK != 0;
     let is_v6 = entry.index() as c_int == AF_INET6;
     let settings = options::of_shadow(fd);
     let interest = interest::take_if_single(fd).ok()?;
-    let id = {
+    let (id, is_connected) = {
         let now = now();
         let mut guard = stack.lock();
         guard.poll(now); // a stack that is new has no frames yet
@@ -282,12 +308,12 @@ fn connect_user(
         let id = guard.open_stream(family, false, attach::process()).ok()?;
         let _ = guard.set_nonblocking(id, nonblocking);
         options::apply(&mut guard, now, id, &settings);
-        let mut started = guard.connect(now, id, local, remote);
+        let mut started = begin(&mut guard, now, id, local);
         if started == Err(Errno::EADDRNOTAVAIL) {
             drop(guard);
             attach::more_ports(stack);
             guard = stack.lock();
-            started = guard.connect(now, id, local, remote);
+            started = begin(&mut guard, now, id, local);
         }
         if !matches!(started, Ok(()) | Err(Errno::EINPROGRESS)) {
             let _ = guard.release(now, id, attach::process());
@@ -295,7 +321,7 @@ fn connect_user(
             return None;
         }
         guard.flush(now);
-        id
+        (id, started.is_ok())
     };
     let facts = local::of(id.index)?;
     facts.begin(id, Flag::Shadow as u32 | if is_v6 { Flag::V6 as u32 } else { 0 });
@@ -306,10 +332,10 @@ fn connect_user(
     if let Some(interest) = interest {
         crate::epoll::adopt_stream(fd, &stream, &interest);
     }
-    Some(if nonblocking { Err(EINPROGRESS) } else { finish_connect(&stream, settings.send_timeout_us) })
+    Some(Opened { stream, nonblocking, timeout_us: settings.send_timeout_us, is_connected })
 }
 
-fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> {
+pub(super) fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> {
     let wait = Wait { timeout_us, also: None };
     let connected =
         block(stream.stack, stream.id, wait, |guard, now| match guard.connect_status(now, stream.id).map_err(number) {
@@ -325,6 +351,9 @@ fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> {
 pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> Result<isize> {
     let entry = TABLE.lookup(fd);
     let Some(stream) = Stream::of(entry) else {
+        if let Some(datagram) = Datagram::of(fd, entry) {
+            return datagram::shutdown(&datagram, how);
+        }
         if entry.kind() == Kind::Listener {
             stop_listening(fd, entry);
         }
@@ -377,7 +406,12 @@ pub(crate) unsafe fn getsockopt(
     value: *mut c_void,
     len: *mut socklen_t,
 ) -> Result<isize> {
-    let Some(stream) = Stream::of(TABLE.lookup(fd)) else {
+    let entry = TABLE.lookup(fd);
+    if let Some(datagram) = Datagram::of(fd, entry) {
+        // SAFETY: the application's pointers.
+        return unsafe { datagram::read_option(&datagram, level, name, value, len) };
+    }
+    let Some(stream) = Stream::of(entry) else {
         // SAFETY: the application's pointers; the kernel checks them.
         return unsafe { raw!(getsockopt, fd, level, name, value, len) };
     };
@@ -396,6 +430,10 @@ pub(crate) unsafe fn setsockopt(
     if let Some(stream) = Stream::of(entry) {
         // SAFETY: the application's pointer.
         return unsafe { options::write(fd, &stream, level, name, value, len) };
+    }
+    if let Some(datagram) = Datagram::of(fd, entry) {
+        // SAFETY: the application's pointer.
+        return unsafe { datagram::write_option(&datagram, level, name, value, len) };
     }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(setsockopt, fd, level, name, value, len) }?;

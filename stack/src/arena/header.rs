@@ -164,6 +164,11 @@ impl Header {
         self.netns.load(Relaxed)
     }
 
+    /// The device has another MTU now.
+    pub fn set_mtu(&self, mtu: u16) {
+        self.mtu.store(u32::from(mtu), Relaxed);
+    }
+
     pub fn mtu(&self) -> u16 {
         self.mtu.load(Relaxed) as u16
     }

@@ -3,7 +3,7 @@
 use super::{Header, Processes, QueueShared, StackSlot, pool::PoolShared};
 use crate::buf::{FRAME_SIZE, FrameMeta, FrameShared};
 use crate::engine::StackState;
-use crate::socket::{EpollItem, EpollSet, Socket};
+use crate::socket::{EpollItem, EpollSet, Socket, Unconnected};
 use crate::tcp::{Tcb, TimeWait};
 
 /// Most stacks and queues of one device; the XDP program's map is sized by the same numbers.
@@ -35,6 +35,7 @@ pub const LAYOUT_VERSION: u64 = {
         size_of::<Tcb>(),
         size_of::<TimeWait>(),
         size_of::<Socket>(),
+        size_of::<Unconnected>(),
         size_of::<EpollSet>(),
         size_of::<EpollItem>(),
         CONNS + TIME_WAITS + SOCKETS + EPOLL_SETS + EPOLL_ITEMS + FLOW_BUCKETS,
@@ -76,6 +77,7 @@ pub(super) struct EngineParts {
     pub(super) conns: usize,
     pub(super) time_waits: usize,
     pub(super) sockets: usize,
+    pub(super) unconnected: usize,
     pub(super) epoll_sets: usize,
     pub(super) epoll_items: usize,
     pub(super) flow_table: usize,
@@ -122,6 +124,7 @@ impl Layout {
             conns: c.room::<Tcb>(CONNS),
             time_waits: c.room::<TimeWait>(TIME_WAITS),
             sockets: c.room::<Socket>(SOCKETS),
+            unconnected: c.room::<Unconnected>(SOCKETS),
             epoll_sets: c.room::<EpollSet>(EPOLL_SETS),
             epoll_items: c.room::<EpollItem>(EPOLL_ITEMS),
             flow_table: c.room::<u32>(FLOW_BUCKETS),
@@ -152,3 +155,25 @@ impl Layout {
 }
 
 const _: () = assert!(size_of::<Header>() >= PAGE, "Arena::map looks at the first page before it knows the size");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection costs, all told: its record, its socket, its watch in an epoll set, and its share of the
+    /// tables that all have in common. It holds no frame; and no `Unconnected`, which the test of those proves.
+    #[test]
+    fn an_idle_connection_fits_in_a_kibibyte() {
+        let parts = [
+            ("Tcb (flow chain and timer links included)", size_of::<Tcb>()),
+            ("Socket", size_of::<Socket>()),
+            ("EpollItem", size_of::<EpollItem>()),
+            ("flow table", (FLOW_BUCKETS * size_of::<u32>()).div_ceil(CONNS)),
+            ("engine (timer wheel, rings, tables)", size_of::<StackState>().div_ceil(CONNS)),
+        ];
+        parts.iter().for_each(|(name, bytes)| println!("{bytes:5} {name}"));
+        let total: usize = parts.iter().map(|(_, bytes)| bytes).sum();
+        println!("{total:5} in all");
+        assert!(total <= 1024, "{total}");
+    }
+}

@@ -258,6 +258,7 @@ impl Arena {
                 conns: self.slice(e.conns, layout::CONNS),
                 time_waits: self.slice(e.time_waits, layout::TIME_WAITS),
                 sockets: self.slice(e.sockets, layout::SOCKETS),
+                unconnected: self.slice(e.unconnected, layout::SOCKETS),
                 epoll_sets: self.slice(e.epoll_sets, layout::EPOLL_SETS),
                 epoll_items: self.slice(e.epoll_items, layout::EPOLL_ITEMS),
                 flow_table: self.slice(e.flow_table, layout::FLOW_BUCKETS),

@@ -31,7 +31,26 @@ pub struct FrameMeta {
     pub transmissions: u16,
     /// When it was last given to the network, low 32 bits of microseconds.
     pub sent_at: u32,
-    _reserved: u32,
+    /// What the delivery rate is worked out from: octets delivered, when the last of them were, and when the first of
+    /// this flight was sent, all as they stood when the payload was last given to the network.
+    pub delivered: u32,
+    pub delivered_at: u32,
+    pub first_sent_at: u32,
+    /// TCP's list of what was sent again, in the order of sending.
+    pub resent_next: FrameId,
+    pub resent_prev: FrameId,
+}
+
+impl FrameMeta {
+    /// Of a received frame that begins a stretch out of order: the last frame of the stretch. The word is the sender's,
+    /// who has no use for it in a received frame.
+    pub fn run_last(&self) -> FrameId {
+        self.first_sent_at
+    }
+
+    pub fn set_run_last(&mut self, id: FrameId) {
+        self.first_sent_at = id;
+    }
 }
 
 /// What others may need to know of a frame: the completion ring is shared by all stacks of a queue, so whoever

@@ -2,8 +2,9 @@
 
 use super::flows::Entry;
 use super::{Engine, context};
+use crate::drops::Drop;
 use crate::slab::{NONE, Slab};
-use crate::socket::readiness::{ANY, IN, OUT};
+use crate::socket::readiness::{ANY, IN, OUT, PRI};
 use crate::tcp::{Arrival, Events, Linger, Links, State, Tcb};
 use crate::time::Instant;
 use crate::timer_wheel::Nodes;
@@ -33,7 +34,7 @@ impl Engine<'_> {
     pub(crate) fn after(&mut self, now: Instant, conn: u32, arrival: Arrival) {
         if let Some(control) = &arrival.reply {
             let (flow, link) = (*self.conns[conn].flow(), self.conns[conn].link);
-            self.reply(&flow, link.peer_mac, link.rx_queue, control);
+            self.reply(&flow, link.hop, link.rx_queue, control);
         }
         if !arrival.events.is_empty() && !self.handle_events(now, conn, arrival.events) {
             return;
@@ -61,6 +62,13 @@ impl Engine<'_> {
 
     /// False when the connection is gone.
     fn handle_events(&mut self, now: Instant, conn: u32, events: Events) -> bool {
+        if events.has(Events::CHALLENGE) && !self.may_challenge(now) {
+            self.state.counters.drops.count(Drop::ChallengeLimitedStack);
+            self.conns[conn].withdraw_challenge();
+        }
+        if events.has_any(Events::CONNECTED | Events::CLOSED) {
+            self.settle_fast_open(now, conn, events);
+        }
         if events.has(Events::CONNECTED) {
             self.connected(conn);
         }
@@ -79,10 +87,13 @@ impl Engine<'_> {
 
     /// Readiness as Linux announces it: data and room by their own bits, everything else by all of them.
     fn tell_socket(&mut self, socket: u32, conn: u32, events: Events) {
-        let quiet = Events::READABLE | Events::WRITABLE;
+        let quiet = Events::READABLE | Events::WRITABLE | Events::URGENT | Events::CHALLENGE;
         let mut bits = if events.0 & !quiet.0 != 0 { ANY } else { 0 };
         if events.has(Events::READABLE) {
             bits |= IN;
+        }
+        if events.has(Events::URGENT) {
+            bits |= IN | PRI;
         }
         if events.has(Events::WRITABLE) && self.sockets[socket].wants_room && self.conns[conn].is_writable(&self.frames)
         {
@@ -122,7 +133,9 @@ impl Engine<'_> {
         self.conns.remove(conn);
     }
 
-    /// The socket of a connection goes: the connection ends by itself, as an orphan.
+    /// The socket of a connection goes: the connection ends by itself, as an orphan. Orphans have no limit of their own (Linux:
+    /// tcp_max_orphans): each ends in its time, whatever its peer does (few retransmissions, FIN-WAIT-2's timeout, a shut window
+    /// only until probes have become rare), and a stack whose slots are all taken takes no SYN.
     pub(crate) fn orphan_connection(&mut self, now: Instant, conn: u32, linger: Linger) {
         let link = &mut self.conns[conn].link;
         (link.socket, link.orphan) = (NONE, true);
@@ -136,7 +149,7 @@ impl Engine<'_> {
     /// RST for the peer, and the end. The record stays if a socket holds it.
     pub(crate) fn abort_connection(&mut self, now: Instant, conn: u32) {
         let reply = self.conns[conn].abort(&mut context!(self, now));
-        let reply = reply.filter(|_| self.conns[conn].link.peer_mac != crate::addr::Mac::default());
+        let reply = reply.filter(|_| self.conns[conn].link.hop.is_known());
         self.after(now, conn, Arrival { events: Events::CLOSED | Events::ERROR, reply });
     }
 

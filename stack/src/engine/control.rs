@@ -2,11 +2,14 @@
 //! all, and wait in a small ring until somebody asks for transmissions.
 
 use super::{Engine, TxFrame};
-use crate::addr::{Flow, Mac};
+use crate::addr::Flow;
 use crate::drops::Drop;
-use crate::wire::tcp::{Control, Flags};
+use crate::link::Hop;
+use crate::wire::tcp::{Control, Flags, Header, emit};
 
-const RING: usize = 64;
+/// Answers that may wait: as many as a poll takes segments, so that under a flood of SYNs each has its answer. What does not
+/// fit is dropped, and counted; whoever waits for it asks again.
+const RING: usize = 256;
 
 /// Prepared frames, oldest first.
 #[derive(Clone, Copy, Debug)]
@@ -55,21 +58,31 @@ impl Engine<'_> {
     }
 
     /// Answers with a control segment, to where the segment (or the connection's last one) came from.
-    pub(crate) fn reply(&mut self, flow: &Flow, mac: Mac, queue: u8, control: &Control) {
+    pub(crate) fn reply(&mut self, flow: &Flow, hop: Hop, queue: u8, control: &Control) {
+        let Control { seq, ack, flags, window, timestamp } = *control;
+        let (local_port, remote_port) = (flow.local.port, flow.remote.port);
+        let header = Header { local_port, remote_port, seq, ack, flags, window, timestamp, ..Header::default() };
+        self.reply_with(flow, hop, queue, &header);
+    }
+
+    /// As [`Engine::reply`], with a header that may have any options.
+    pub(crate) fn reply_with(&mut self, flow: &Flow, hop: Hop, queue: u8, header: &Header) {
         if self.state.control.is_full() {
             return self.state.counters.drops.count(Drop::ControlQueueFull);
         }
         let Some(frame) = self.frames.alloc() else { return self.state.counters.drops.count(Drop::NoFrame) };
         let counters = &mut self.state.counters;
         counters.tx_segments += 1;
-        match control.flags.has(Flags::RST) {
-            true => counters.tx_rsts += 1,
-            false => counters.tx_pure_acks += 1,
+        match (header.flags.has(Flags::RST), header.flags.has(Flags::SYN)) {
+            (true, _) => counters.tx_rsts += 1,
+            (_, true) => {}
+            _ => counters.tx_pure_acks += 1,
         }
         let off = crate::buf::TX_HEADROOM as u16;
         let out = &mut self.frames.bytes_mut(frame)[usize::from(off)..];
-        let len = control.emit(flow.local.port, flow.remote.port, out) as u16;
-        let ready = self.finish_frame(flow, mac, TxFrame { frame, off, len, transport: 0, queue });
+        let len = emit(header, out) as u16;
+        let ready =
+            self.finish_frame(flow, hop, self.service(0, 0), TxFrame { frame, off, len, queue, ..TxFrame::default() });
         self.state.control.push(ready);
     }
 }

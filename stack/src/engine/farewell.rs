@@ -6,8 +6,9 @@
 //! segment.
 
 use super::Engine;
-use crate::addr::{Flow, Mac};
+use crate::addr::Flow;
 use crate::ip;
+use crate::link::Hop;
 
 /// A walk over the slots of the connections that are no more.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +36,8 @@ impl Engine<'_> {
             }
             let tcb = &self.conns[walk.next];
             let (flow, link, reset) = (*tcb.flow(), tcb.link, tcb.farewell());
-            if let Some(reset) = reset.filter(|_| self.may_be_ours(&flow, link.peer_mac)) {
-                self.reply(&flow, link.peer_mac, link.rx_queue, &reset);
+            if let Some(reset) = reset.filter(|_| self.may_be_ours(&flow, link.hop)) {
+                self.reply(&flow, link.hop, link.rx_queue, &reset);
             }
             walk.next += 1;
         }
@@ -44,14 +45,14 @@ impl Engine<'_> {
     }
 
     /// Whether a connection could have had this flow.
-    fn may_be_ours(&self, flow: &Flow, mac: Mac) -> bool {
+    fn may_be_ours(&self, flow: &Flow, hop: Hop) -> bool {
         let Flow { local, remote } = flow;
         local.port != 0
             && remote.port != 0
             && local.ip.is_v4() == remote.ip.is_v4()
             && ip::is_possible_source(&remote.ip)
             && self.state.net.is_local(&local.ip)
-            && mac != Mac::default()
-            && mac.0[0] & 1 == 0
+            && hop.is_known()
+            && hop.mac.0[0] & 1 == 0
     }
 }

@@ -49,6 +49,12 @@ impl Engine<'_> {
         None
     }
 
+    /// Whether the flow leads to this connection: else the slot is free, or the connection over.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn is_flow_of(&self, flow: &Flow, conn: u32) -> bool {
+        self.lookup(flow) == Some(Entry::Connection(conn))
+    }
+
     pub(crate) fn link_flow(&mut self, flow: &Flow, entry: Entry) {
         let bucket = self.bucket(flow);
         let head = core::mem::replace(&mut self.flow_table[bucket], entry.encode());

@@ -5,14 +5,19 @@
 //! - `state.rs`: what of a stack lives in shared memory, and how it starts;
 //! - `receive.rs`: a frame's way to its connection or listener;
 //! - `connections.rs`: what becomes of connections: events, lists, timers, the end; `flows.rs`: finding them;
+//! - `challenges.rs`: how many answers to what may be forged; `destinations.rs`: what is remembered of peers;
 //! - `time_waits.rs`: the records of those that closed first;
+//! - `device.rs`: the device changes under live connections;
 //! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection;
 //! - `farewell.rs`: RSTs for the peers of a stack that has to start over.
 
+mod challenges;
 mod connections;
 mod control;
+mod destinations;
+mod device;
 mod farewell;
-mod flows;
+pub(crate) mod flows;
 mod receive;
 mod state;
 mod time_waits;
@@ -22,7 +27,7 @@ use crate::buf::{FrameMeta, FrameShared, Frames, Pressure};
 use crate::counters::Counters;
 use crate::ip::tables::NetTables;
 use crate::slab::Slab;
-use crate::socket::{EpollItem, EpollSet, Socket};
+use crate::socket::{EpollItem, EpollSet, Socket, Unconnected};
 use crate::tcp::{Tcb, TimeWait};
 use crate::time::Instant;
 use crate::tunables::Tunables;
@@ -38,10 +43,11 @@ pub use transmit::TxFrame;
 macro_rules! context {
     ($engine:expr, $now:expr) => {
         $crate::tcp::Context {
-            now: $now,
+            now: $engine.state.clock.read($now),
             frames: &mut $engine.frames,
             counters: &mut $engine.state.counters,
             tunables: &$engine.state.tunables,
+            cookie: None,
         }
     };
 }
@@ -53,6 +59,8 @@ pub struct Parts<'m> {
     pub conns: &'m mut [Tcb],
     pub time_waits: &'m mut [TimeWait],
     pub sockets: &'m mut [Socket],
+    /// As many as `sockets`.
+    pub unconnected: &'m mut [Unconnected],
     pub epoll_sets: &'m mut [EpollSet],
     pub epoll_items: &'m mut [EpollItem],
     /// A power of two, at least as many as `conns` and `time_waits` together for short chains.
@@ -70,6 +78,7 @@ pub struct Engine<'m> {
     pub(crate) conns: Slab<'m, Tcb>,
     pub(crate) time_waits: Slab<'m, TimeWait>,
     pub(crate) sockets: Slab<'m, Socket>,
+    pub(crate) unconnected: Slab<'m, Unconnected>,
     pub(crate) epoll_sets: Slab<'m, EpollSet>,
     pub(crate) epoll_items: Slab<'m, EpollItem>,
     pub(crate) flow_table: &'m mut [u32],
@@ -79,15 +88,16 @@ pub struct Engine<'m> {
 impl<'m> Engine<'m> {
     /// Builds the view. [`StackState::init`] has run once on the memory behind it.
     pub fn new(parts: Parts<'m>) -> Engine<'m> {
-        let Parts { state, conns, time_waits, sockets, epoll_sets, epoll_items, flow_table, .. } = parts;
-        let Parts { frame_meta, frame_shared, umem, owner, .. } = parts;
-        assert!(flow_table.len().is_power_of_two());
+        let Parts { state, conns, time_waits, sockets, unconnected, epoll_sets, epoll_items, .. } = parts;
+        let Parts { flow_table, frame_meta, frame_shared, umem, owner, .. } = parts;
+        assert!(flow_table.len().is_power_of_two() && unconnected.len() >= sockets.len());
         let StackState { slabs, free_frames, core } = state;
         Engine {
             state: core,
             conns: Slab::new(conns, &mut slabs.conns),
             time_waits: Slab::new(time_waits, &mut slabs.time_waits),
             sockets: Slab::new(sockets, &mut slabs.sockets),
+            unconnected: Slab::new(unconnected, &mut slabs.unconnected),
             epoll_sets: Slab::new(epoll_sets, &mut slabs.epoll_sets),
             epoll_items: Slab::new(epoll_items, &mut slabs.epoll_items),
             flow_table,
@@ -150,7 +160,7 @@ impl<'m> Engine<'m> {
     /// Whether there is something to send: cheap, and true only if [`Engine::poll_transmit`] would (nearly always) send.
     #[inline]
     pub fn has_transmit(&self) -> bool {
-        !self.state.control.is_empty() || !self.state.transmit.is_empty()
+        !self.state.control.is_empty() || !self.state.transmit.is_empty() || !self.state.datagrams.is_empty()
     }
 
     /// Whether a write waits for frames. Those may come from another stack, which tells nobody.
@@ -201,6 +211,7 @@ impl Engine<'_> {
         self.conns.reset();
         self.time_waits.reset();
         self.sockets.reset();
+        self.unconnected.reset();
         self.epoll_sets.reset();
         self.epoll_items.reset();
         self.flow_table.fill(0);

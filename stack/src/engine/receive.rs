@@ -4,18 +4,19 @@
 use super::flows::Entry;
 use super::transmit::{MAC_FALLBACK, MAC_GENERATION};
 use super::{Engine, context};
-use crate::addr::{Endpoint, Flow, Mac};
+use crate::addr::{Endpoint, Flow};
 use crate::buf::FrameId;
 use crate::drops::Drop;
 use crate::ip::{self, Packet};
-use crate::link;
+use crate::link::{self, Hop};
 use crate::socket::QUEUE_SYN;
 use crate::tcp::{IcmpKind, ListenVerdict, Seq, TimeWaitVerdict, arrive_at_listen};
 use crate::time::Instant;
+use crate::udp::Place;
 use crate::wire::checksum::Sum;
-use crate::wire::ethernet;
 use crate::wire::icmp;
 use crate::wire::tcp::{self, Flags, Segment, reset_for};
+use crate::wire::udp;
 
 /// What happened to an accepted frame.
 pub(crate) enum Fate {
@@ -29,7 +30,7 @@ pub(crate) enum Fate {
 #[derive(Clone, Copy)]
 pub(crate) struct Origin {
     pub(crate) flow: Flow,
-    pub(crate) mac: Mac,
+    pub(crate) hop: Hop,
     pub(crate) queue: u8,
 }
 
@@ -51,12 +52,16 @@ impl Engine<'_> {
     fn receive(&mut self, now: Instant, frame: FrameId, off: u16, len: u16, rx_queue: u8) -> Result<Fate, Drop> {
         let end = usize::from(off) + usize::from(len);
         let bytes = self.frames.bytes(frame).get(usize::from(off)..end).ok_or(Drop::LinkTooShort)?;
-        let from = link::receive(bytes, self.state.config.mac)?;
-        let packet = ip::receive(bytes, ethernet::HEADER_LEN, from.family)?;
+        let received = link::receive(bytes, self.state.config.mac)?;
+        if !self.state.net.has_vlan(received.from.tags) {
+            return Err(Drop::LinkForeignVlan);
+        }
+        let packet = ip::receive(bytes, received.network, received.family)?;
         let payload = &bytes[packet.payload_off..packet.payload_off + packet.payload_len];
         match packet.protocol {
             ip::TCP => {
-                let seg = tcp::parse(payload, off + packet.payload_off as u16)?;
+                let mut seg = tcp::parse(payload, off + packet.payload_off as u16)?;
+                seg.ecn = packet.tos & ip::ecn::MASK;
                 if !self.is_checksum_right(&packet, payload) {
                     return Err(Drop::TcpChecksum);
                 }
@@ -66,7 +71,10 @@ impl Engine<'_> {
                     remote: Endpoint::new(packet.src, ports.source),
                 };
                 self.state.counters.rx_segments += 1;
-                self.handle_segment(now, &Origin { flow, mac: from.src, queue: rx_queue }, &seg, frame)
+                self.handle_segment(now, &Origin { flow, hop: received.from, queue: rx_queue }, &seg, frame)
+            }
+            udp::PROTOCOL => {
+                self.handle_datagram(now, Place { frame, off, network: received.network, queue: rx_queue }, &packet)
             }
             icmp::PROTOCOL_V4 if packet.dst.is_v4() => self.handle_icmp(now, icmp::parse_v4(payload)?),
             icmp::PROTOCOL_V6 if !packet.dst.is_v4() => {
@@ -89,8 +97,8 @@ impl Engine<'_> {
     fn handle_segment(&mut self, now: Instant, origin: &Origin, seg: &Segment, frame: FrameId) -> Result<Fate, Drop> {
         match self.lookup(&origin.flow) {
             Some(Entry::Connection(conn)) => self.arrive_at_connection(now, conn, origin, seg, frame),
-            Some(Entry::TimeWait(index)) => self.arrive_at_time_wait(now, index, origin, seg),
-            None => self.arrive_at_listener(now, origin, seg, None),
+            Some(Entry::TimeWait(index)) => self.arrive_at_time_wait(now, index, origin, seg, frame),
+            None => self.arrive_at_listener(now, origin, seg, frame, None),
         }
     }
 
@@ -105,31 +113,39 @@ impl Engine<'_> {
     ) -> Result<Fate, Drop> {
         let link = &mut self.conns[conn].link;
         if link.mac_generation & MAC_FALLBACK != 0 || link.mac_generation & MAC_GENERATION == 0 {
-            link.peer_mac = origin.mac;
+            link.hop = origin.hop;
         }
         link.rx_queue = origin.queue;
         if link.queue == QUEUE_SYN && !seg.has(Flags::RST) && seg.has(Flags::ACK) {
-            let listener = link.listener;
-            if self.sockets[listener].is_accept_queue_full() {
-                return Err(Drop::AcceptQueueFull); // As Linux does: the SYN-ACK comes again, and so does this one.
-            }
+            self.admit_last_ack(now, conn, origin, seg)?;
         }
         let arrival = self.conns[conn].arrive(&mut context!(self, now), seg, frame);
+        if seg.has(Flags::SYN) {
+            self.keep_cookie(now, conn, seg);
+        }
         self.after(now, conn, arrival);
         Ok(Fate::Taken)
     }
 
-    fn arrive_at_time_wait(&mut self, now: Instant, index: u32, origin: &Origin, seg: &Segment) -> Result<Fate, Drop> {
-        match self.time_waits[index].arrive(now, &self.state.tunables, seg) {
+    fn arrive_at_time_wait(
+        &mut self,
+        now: Instant,
+        index: u32,
+        origin: &Origin,
+        seg: &Segment,
+        frame: FrameId,
+    ) -> Result<Fate, Drop> {
+        let at = self.state.clock.read(now);
+        match self.time_waits[index].arrive(at, &self.state.tunables, seg) {
             TimeWaitVerdict::Drop => Ok(Fate::Done),
             TimeWaitVerdict::Ack(control) => {
-                self.reply(&origin.flow, origin.mac, origin.queue, &control);
+                self.reply(&origin.flow, origin.hop, origin.queue, &control);
                 Ok(Fate::Done)
             }
             TimeWaitVerdict::Reuse { iss_above } => {
                 self.state.counters.time_wait_reused += 1;
                 self.end_time_wait(index);
-                self.arrive_at_listener(now, origin, seg, Some(iss_above))
+                self.arrive_at_listener(now, origin, seg, frame, Some(iss_above))
             }
             TimeWaitVerdict::Gone => {
                 self.end_time_wait(index);
@@ -144,6 +160,7 @@ impl Engine<'_> {
         now: Instant,
         origin: &Origin,
         seg: &Segment,
+        frame: FrameId,
         iss_above: Option<u32>,
     ) -> Result<Fate, Drop> {
         if !ip::is_possible_source(&origin.flow.remote.ip) {
@@ -158,8 +175,11 @@ impl Engine<'_> {
             return Err(Drop::NoSocket);
         };
         match arrive_at_listen(seg) {
-            ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, iss_above),
+            ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, frame, iss_above),
             ListenVerdict::Reset(reset) => {
+                if let Some(fate) = self.arrive_cookie(now, listener, origin, seg, frame)? {
+                    return Ok(fate);
+                }
                 self.reply_reset(origin, &reset);
                 Err(Drop::NoSocket)
             }
@@ -168,20 +188,31 @@ impl Engine<'_> {
     }
 
     fn reply_reset(&mut self, origin: &Origin, reset: &tcp::Control) {
-        self.reply(&origin.flow, origin.mac, origin.queue, reset);
+        self.reply(&origin.flow, origin.hop, origin.queue, reset);
     }
 
     fn handle_icmp(&mut self, now: Instant, error: icmp::Error) -> Result<Fate, Drop> {
+        if error.protocol == udp::PROTOCOL {
+            return self.handle_datagram_error(&error);
+        }
         let Some(Entry::Connection(conn)) = self.lookup(&error.flow) else { return Err(Drop::IcmpNoFlow) };
+        let is_v4 = error.flow.remote.ip.is_v4();
         let kind = match error.kind {
             icmp::Kind::NetUnreachable => IcmpKind::NetUnreachable,
             icmp::Kind::HostUnreachable => IcmpKind::HostUnreachable,
             icmp::Kind::PortUnreachable => IcmpKind::PortUnreachable,
-            icmp::Kind::ProtocolUnreachable => IcmpKind::ProtocolUnreachable,
+            icmp::Kind::ProtocolUnreachable if is_v4 => IcmpKind::ProtocolUnreachable,
             icmp::Kind::TooBig { mtu } => IcmpKind::TooBig { mtu },
-            icmp::Kind::Prohibited | icmp::Kind::TimeExceeded | icmp::Kind::ParameterProblem => IcmpKind::Other,
+            icmp::Kind::Prohibited if !is_v4 => IcmpKind::Prohibited,
+            icmp::Kind::Prohibited | icmp::Kind::TimeExceeded => IcmpKind::HostUnreachable,
+            icmp::Kind::ProtocolUnreachable | icmp::Kind::ParameterProblem => IcmpKind::ParameterProblem,
         };
+        let before = self.conns[conn].path_mtu();
         let arrival = self.conns[conn].handle_icmp(&mut context!(self, now), kind, Seq(error.seq));
+        let mtu = self.conns[conn].path_mtu();
+        if mtu < before {
+            self.state.destinations.note_path_mtu(&error.flow.remote.ip, mtu, now);
+        }
         self.after(now, conn, arrival);
         Ok(Fate::Done)
     }

@@ -1,15 +1,18 @@
 //! What of a stack lives in shared memory besides its slabs: fixed size, valid when zeroed, usable after `init`.
 
+use super::challenges::ChallengeBudget;
 use super::control::ControlRing;
+use super::destinations::Destinations;
 use crate::addr::Mac;
 use crate::buf::FreeList;
 use crate::counters::Counters;
 use crate::ip::tables::NetTables;
 use crate::slab::{NONE, SlabState};
-use crate::socket::{LISTENER_BUCKETS, PortBlocks};
+use crate::socket::{EarlyCount, LISTENER_BUCKETS, PortBlocks};
 use crate::time::Instant;
 use crate::timer_wheel::TimerWheel;
 use crate::tunables::Tunables;
+use crate::udp::{PORT_BUCKETS, SendQueue};
 
 /// How much of a TCP checksum the stack computes on transmit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,6 +56,7 @@ pub(crate) struct Slabs {
     pub(crate) conns: SlabState,
     pub(crate) time_waits: SlabState,
     pub(crate) sockets: SlabState,
+    pub(crate) unconnected: SlabState,
     pub(crate) epoll_sets: SlabState,
     pub(crate) epoll_items: SlabState,
 }
@@ -64,6 +68,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) tunables: Tunables,
     pub(crate) counters: Counters,
+    pub(crate) clock: Clock,
     /// Connections that may have something to send, and those that wait for a neighbour's MAC.
     pub(crate) transmit: Queue,
     pub(crate) waiting: Queue,
@@ -87,8 +92,16 @@ pub(crate) struct Core {
     pub(crate) ports: PortBlocks,
     pub(crate) listeners: [u32; LISTENER_BUCKETS],
     pub(crate) control: ControlRing,
+    /// Datagram sockets, by local port; and datagrams that are to be sent.
+    pub(crate) mailboxes: [u32; PORT_BUCKETS],
+    pub(crate) datagrams: SendQueue,
+    /// Of the last IPv4 packet that routers may cut up.
+    pub(crate) identification: u16,
     pub(crate) wheel: TimerWheel,
     pub(crate) net: NetTables,
+    pub(crate) early: EarlyCount,
+    pub(crate) challenges: ChallengeBudget,
+    pub(crate) destinations: Destinations,
 }
 
 impl StackState {
@@ -112,6 +125,7 @@ impl Default for Core {
             config: Config::default(),
             tunables: Tunables::default(),
             counters: Counters::default(),
+            clock: Clock::default(),
             transmit: Queue::EMPTY,
             waiting: Queue::EMPTY,
             waiting_until: Instant::ZERO,
@@ -126,8 +140,14 @@ impl Default for Core {
             ports: PortBlocks::default(),
             listeners: [NONE; LISTENER_BUCKETS],
             control: ControlRing::default(),
+            mailboxes: [NONE; PORT_BUCKETS],
+            datagrams: SendQueue::EMPTY,
+            identification: 0,
             wheel: TimerWheel::default(),
             net: NetTables::default(),
+            early: EarlyCount::default(),
+            challenges: ChallengeBudget::default(),
+            destinations: Destinations::default(),
         }
     }
 }
@@ -155,7 +175,27 @@ impl Core {
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();
+        self.mailboxes = [NONE; PORT_BUCKETS];
+        self.datagrams = SendQueue::EMPTY;
+        self.early = EarlyCount::default();
+        self.destinations = Destinations::default();
         self.wheel.clear();
+    }
+}
+
+/// The stack's time: that of its callers, but it never goes back. One caller may read the clock, wait for the lock, and
+/// come after another who read it later; a timestamp of its (RFC 7323 §4) would then be older than the last one sent, and
+/// the peer would take the segment for an old duplicate.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// What time it is, for a caller who thinks that it is `now`.
+    #[inline]
+    pub(crate) fn read(&mut self, now: Instant) -> Instant {
+        self.0 = self.0.max(now);
+        self.0
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::flows::Entry;
 use super::{Engine, Queue};
+use crate::addr::Flow;
 use crate::slab::NONE;
 use crate::tcp::TimeWait;
 use crate::time::{Instant, SEC};
@@ -45,10 +46,29 @@ impl Engine<'_> {
 
     fn drop_oldest(&mut self) {
         if self.state.time_waits.head != NONE {
+            self.state.counters.time_wait_overflows += 1;
             let index = self.pop_time_wait();
             self.end_time_wait(index);
             self.time_waits.remove(index);
         }
+    }
+
+    /// Whether a connection of ours may have the flow: nobody has it, or a TIME-WAIT that may be succeeded.
+    pub(crate) fn is_flow_free(&self, now: Instant, flow: &Flow) -> bool {
+        match self.lookup(flow) {
+            None => true,
+            Some(Entry::Connection(_)) => false,
+            Some(Entry::TimeWait(i)) => self.time_waits[i].may_succeed(now, &self.state.tunables).is_some(),
+        }
+    }
+
+    /// A connection of ours takes the flow: its TIME-WAIT ends, and says where sequence numbers may begin.
+    pub(crate) fn succeed_time_wait(&mut self, now: Instant, flow: &Flow) -> Option<u32> {
+        let Some(Entry::TimeWait(index)) = self.lookup(flow) else { return None };
+        let iss = self.time_waits[index].may_succeed(now, &self.state.tunables);
+        self.state.counters.time_wait_reused += 1;
+        self.end_time_wait(index);
+        iss
     }
 
     /// The flow is free again. The record keeps its place in the queue until that comes to the front: it counts as

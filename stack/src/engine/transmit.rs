@@ -1,13 +1,14 @@
 //! Transmission: connections are asked, in turn, for one segment after the other; here the lower headers are added.
 
 use super::{Engine, Queue, TxChecksum, context};
-use crate::addr::{Flow, Mac};
+use crate::addr::Flow;
 use crate::buf::FrameId;
-use crate::ip;
 use crate::ip::tables::{NeighbourState, RouteVerdict};
+use crate::ip::{self, Service};
+use crate::link::Hop;
 use crate::slab::NONE;
 use crate::socket::Errno;
-use crate::tcp::State;
+use crate::tcp::{Context, State};
 use crate::time::{Instant, MS};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet;
@@ -19,12 +20,16 @@ pub struct TxFrame {
     pub frame: FrameId,
     pub off: u16,
     pub len: u16,
-    /// Where the TCP header starts, counted from `off`: for a device that finishes the checksum.
+    /// Where the TCP or UDP header starts, counted from `off`, and where in it the checksum is: for a device that
+    /// finishes it.
     pub transport: u8,
+    pub checksum: u8,
     /// The queue the flow's frames arrive on.
     pub queue: u8,
 }
 
+/// Where the checksum is in a TCP header.
+const CHECKSUM_AT: u8 = 16;
 /// Segments a connection may send before it is the next one's turn.
 const TURN: u32 = 8;
 /// How long a connection waits before it asks for its neighbour's MAC again.
@@ -50,6 +55,11 @@ impl Engine<'_> {
             self.frames.release(ready.frame);
             return Some(self.count_transmit(ready));
         }
+        if self.state.datagrams.takes_turn()
+            && let Some(ready) = self.poll_datagram()
+        {
+            return Some(self.count_transmit(ready));
+        }
         while self.state.transmit.head != NONE {
             let conn = self.state.transmit.head;
             match self.next_hop(conn) {
@@ -64,20 +74,26 @@ impl Engine<'_> {
                     continue;
                 }
             }
-            let Some(out) = self.conns[conn].poll_transmit(&mut context!(self, now)) else {
+            let cookie = if self.conns[conn].offers_cookie() { self.cookie_for(now, conn) } else { None };
+            let cx = &mut Context { cookie, ..context!(self, now) };
+            let Some(out) = self.conns[conn].poll_transmit(cx) else {
                 if self.frames.free_count() == 0 && self.conns[conn].wants_transmit() {
                     return None; // It has its turn when frames come back.
                 }
+                self.arm_timer(now, conn); // It may have put off what it wanted to send.
                 self.pop_transmit();
+                self.arm_timer(now, conn); // It may wait for its pace, or for the ring.
                 continue;
             };
             let (flow, link) = (*self.conns[conn].flow(), &self.conns[conn].link);
-            let (mac, queue) = (link.peer_mac, link.rx_queue);
+            let (hop, queue) = (link.hop, link.rx_queue);
             self.end_turn(now, conn);
+            let service = self.service(out.tos, self.conns[conn].options().ttl);
             let ready = self.finish_frame(
                 &flow,
-                mac,
-                TxFrame { frame: out.frame, off: out.off, len: out.len, transport: 0, queue },
+                hop,
+                service,
+                TxFrame { frame: out.frame, off: out.off, len: out.len, queue, ..TxFrame::default() },
             );
             self.frames.mark_in_tx(out.frame);
             if !out.keep {
@@ -85,7 +101,8 @@ impl Engine<'_> {
             }
             return Some(self.count_transmit(ready));
         }
-        None
+        let ready = self.poll_datagram()?;
+        Some(self.count_transmit(ready))
     }
 
     /// After a segment of the connection at the front: does it stay, go to the back, or leave the list?
@@ -106,10 +123,16 @@ impl Engine<'_> {
         frame
     }
 
+    /// `ttl` 0 is the tunables'.
+    pub(crate) fn service(&self, tos: u8, ttl: u8) -> Service {
+        Service { tos, ttl: if ttl == 0 { self.state.tunables.ttl as u8 } else { ttl } }
+    }
+
     /// Completes a TCP segment that lies in a frame: its checksum, and the IP and Ethernet headers in front of it.
-    pub(crate) fn finish_frame(&mut self, flow: &Flow, mac: Mac, segment: TxFrame) -> TxFrame {
+    pub(crate) fn finish_frame(&mut self, flow: &Flow, hop: Hop, service: Service, segment: TxFrame) -> TxFrame {
         let config = &self.state.config;
-        let headers = ethernet::HEADER_LEN + ip::header_len(&flow.remote.ip);
+        let ether_len = ethernet::HEADER_LEN + hop.tags.len();
+        let headers = ether_len + ip::header_len(&flow.remote.ip);
         let (off, len) = (usize::from(segment.off) - headers, usize::from(segment.len) + headers);
         let bytes = &mut self.frames.bytes_mut(segment.frame)[off..off + len];
         let (front, tcp) = bytes.split_at_mut(headers);
@@ -119,11 +142,11 @@ impl Engine<'_> {
             TxChecksum::PseudoHeader => pseudo.fold(),
         };
         tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
-        let (ether, network) = front.split_at_mut(ethernet::HEADER_LEN);
-        ip::transmit(flow, self.state.tunables.ttl as u8, segment.len, network);
+        let (ether, network) = front.split_at_mut(ether_len);
+        ip::transmit(flow, service, segment.len, network);
         let ethertype = if flow.remote.ip.is_v4() { ethernet::IPV4 } else { ethernet::IPV6 };
-        ethernet::emit(&ethernet::Header { dst: mac, src: config.mac, ethertype }, ether);
-        TxFrame { off: off as u16, len: len as u16, transport: headers as u8, ..segment }
+        ethernet::emit(&ethernet::Header { dst: hop.mac, src: config.mac, tags: hop.tags, ethertype }, ether);
+        TxFrame { off: off as u16, len: len as u16, transport: headers as u8, checksum: CHECKSUM_AT, ..segment }
     }
 
     /// Makes sure that the connection's cached MAC is as fresh as the tables. One comparison, unless they changed.
@@ -140,18 +163,24 @@ impl Engine<'_> {
         let remote = self.conns[conn].flow().remote.ip;
         let link = &mut self.conns[conn].link;
         let next_hop = match net.route(&remote) {
-            RouteVerdict::Via { next_hop, .. } => Some(next_hop),
+            RouteVerdict::Via { next_hop, tags, .. } => Some((next_hop, tags)),
             RouteVerdict::NotOurs | RouteVerdict::Unreachable => None,
         };
-        let (state, mac) = next_hop.map_or((NeighbourState::Failed, Mac::default()), |ip| net.neighbour(&ip));
+        let (state, hop) = match next_hop {
+            Some((ip, tags)) => {
+                let (state, mac) = net.neighbour(&ip, tags);
+                (state, Hop::new(mac, tags))
+            }
+            None => (NeighbourState::Failed, Hop::default()),
+        };
         if state == NeighbourState::Reachable {
-            (link.peer_mac, link.mac_generation) = (mac, net.generation());
+            (link.hop, link.mac_generation) = (hop, net.generation());
             return NextHop::Known;
         }
-        if let (NeighbourState::Unknown, Some(ip)) = (state, next_hop) {
-            net.want(&ip);
+        if let (NeighbourState::Unknown, Some((ip, tags))) = (state, next_hop) {
+            net.want(&ip, tags);
         }
-        if link.peer_mac != Mac::default() {
+        if link.hop.is_known() {
             // The peer was heard from: the way back is where its frames come from.
             link.mac_generation = net.generation() | MAC_FALLBACK;
             return NextHop::Known;

@@ -8,13 +8,24 @@ pub mod tables;
 use crate::addr::{Flow, Ip};
 use crate::drops::Drop;
 use crate::link::Family;
-use crate::wire::{ipv4, ipv6};
+use crate::wire::{ipv4, ipv6, udp};
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
 
 /// A packet, offsets counted from the frame's first byte (not the IP header's).
 pub use crate::wire::ipv4::Packet;
+pub use crate::wire::ipv4::Service;
+
+/// Explicit congestion notification: the two low bits of the TOS octet (RFC 3168 §5).
+pub mod ecn {
+    pub const NOT_ECT: u8 = 0;
+    /// The transport understands marks.
+    pub const ECT_0: u8 = 2;
+    /// Congestion was experienced on the way.
+    pub const CE: u8 = 3;
+    pub const MASK: u8 = 3;
+}
 
 /// Reads the IP header at `off` of a frame.
 #[inline]
@@ -36,11 +47,21 @@ pub fn header_len(remote: &Ip) -> usize {
 
 /// Writes the header of a TCP packet of `payload_len` bytes to the start of `out`.
 #[inline]
-pub fn transmit(flow: &Flow, ttl: u8, payload_len: u16, out: &mut [u8]) {
+pub fn transmit(flow: &Flow, service: Service, payload_len: u16, out: &mut [u8]) {
     if flow.remote.ip.is_v4() {
-        ipv4::emit(&flow.local.ip, &flow.remote.ip, TCP, ttl, payload_len, out);
+        ipv4::emit(&flow.local.ip, &flow.remote.ip, TCP, service, payload_len, out);
     } else {
-        ipv6::emit(&flow.local.ip, &flow.remote.ip, TCP, ttl, payload_len, out);
+        ipv6::emit(&flow.local.ip, &flow.remote.ip, TCP, service, payload_len, out);
+    }
+}
+
+/// Writes the header of a UDP packet of `payload_len` bytes to the start of `out`.
+#[inline]
+pub fn transmit_datagram(flow: &Flow, service: Service, payload_len: u16, out: &mut [u8]) {
+    if flow.remote.ip.is_v4() {
+        ipv4::emit(&flow.local.ip, &flow.remote.ip, udp::PROTOCOL, service, payload_len, out);
+    } else {
+        ipv6::emit(&flow.local.ip, &flow.remote.ip, udp::PROTOCOL, service, payload_len, out);
     }
 }
 

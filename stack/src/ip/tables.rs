@@ -1,6 +1,7 @@
 //! Addresses, routes and neighbours of the device: the kernel's, mirrored by the daemon under the stack's lock.
 
 use crate::addr::{Ip, Mac};
+use crate::link::Tags;
 
 /// What the tables hold at most. What does not fit stays with the kernel (routes), or is asked for again (neighbours).
 pub const ADDRESSES_MAX: usize = 64;
@@ -37,6 +38,8 @@ pub struct Route {
     pub gateway: Ip,
     /// Preferred source address; unspecified when the kernel gave none.
     pub src: Ip,
+    /// The VLAN it leads to: those of the device's own are untagged.
+    pub tags: Tags,
 }
 
 /// What is known of a neighbour.
@@ -57,6 +60,7 @@ struct Neighbour {
     mac: Mac,
     state: NeighbourState,
     _pad: u8,
+    tags: Tags,
 }
 
 /// One address of the device.
@@ -66,13 +70,22 @@ pub struct Address {
     pub ip: Ip,
     /// Prefix length of the 128-bit form.
     pub bits: u8,
+    _pad: [u8; 3],
+    /// The VLAN it is on.
+    pub tags: Tags,
+}
+
+impl Address {
+    pub fn new(ip: Ip, bits: u8, tags: Tags) -> Address {
+        Address { ip, bits, tags, _pad: [0; 3] }
+    }
 }
 
 /// The answer to "where does a packet for this destination go?".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RouteVerdict {
-    /// Out of our device, to this neighbour (the destination itself, or a gateway), from this source address.
-    Via { next_hop: Ip, src: Ip },
+    /// Out of our device, on this VLAN, to this neighbour (the destination itself, or a gateway), from this address.
+    Via { next_hop: Ip, src: Ip, tags: Tags },
     /// The kernel has to send it: the host itself, another device, or nothing known of it.
     NotOurs,
     /// A route says that there is no way.
@@ -95,7 +108,7 @@ pub struct NetTables {
     addresses: [Address; ADDRESSES_MAX],
     routes: [Route; ROUTES_MAX],
     neighbours: [Neighbour; NEIGHBOURS_MAX],
-    wanted: [Ip; WANTED_MAX],
+    wanted: [(Ip, Tags); WANTED_MAX],
 }
 
 impl Default for NetTables {
@@ -110,7 +123,7 @@ impl Default for NetTables {
             addresses: [Address::default(); ADDRESSES_MAX],
             routes: [Route::default(); ROUTES_MAX],
             neighbours: [Neighbour::default(); NEIGHBOURS_MAX],
-            wanted: [Ip::UNSPECIFIED; WANTED_MAX],
+            wanted: [(Ip::UNSPECIFIED, Tags::NONE); WANTED_MAX],
         }
     }
 }
@@ -160,6 +173,11 @@ impl NetTables {
         self.addresses().iter().any(|a| a.ip == *ip)
     }
 
+    /// Whether the device has an address on this VLAN (an untagged network counts as one).
+    pub fn has_vlan(&self, tags: Tags) -> bool {
+        tags.is_empty() || self.addresses().iter().any(|a| a.tags == tags)
+    }
+
     pub fn clear_routes(&mut self) {
         self.route_count = 0;
         self.changed();
@@ -202,23 +220,26 @@ impl NetTables {
             RouteKind::ViaDevice => {
                 let next_hop = if route.gateway.is_unspecified() { *dst } else { route.gateway };
                 match self.source(route, dst, &next_hop) {
-                    Some(src) => RouteVerdict::Via { next_hop, src },
+                    Some(src) => RouteVerdict::Via { next_hop, src, tags: route.tags },
                     None => RouteVerdict::NotOurs,
                 }
             }
         }
     }
 
-    /// The route's own hint; else an address on the next hop's subnet; else any of the family and scope.
+    /// The route's own hint; else an address on the next hop's subnet; else one on its VLAN; else any of the
+    /// family and scope.
     fn source(&self, route: &Route, dst: &Ip, next_hop: &Ip) -> Option<Ip> {
         if !route.src.is_unspecified() {
             return Some(route.src);
         }
         let link_local = dst.is_link_local_v6();
         let fits = |a: &&Address| a.ip.is_v4() == dst.is_v4() && a.ip.is_link_local_v6() == link_local;
+        let on_vlan = |a: &&Address| a.tags == route.tags;
         let on_link = |a: &&Address| next_hop.matches_prefix(&a.ip, a.bits);
         let mut candidates = self.addresses().iter().filter(fits);
-        candidates.clone().find(on_link).or_else(|| candidates.next()).map(|a| a.ip)
+        let best = candidates.clone().filter(on_vlan).find(on_link).or_else(|| candidates.clone().find(on_vlan));
+        best.or_else(|| candidates.next()).map(|a| a.ip)
     }
 
     pub fn clear_neighbours(&mut self) {
@@ -228,11 +249,11 @@ impl NetTables {
     }
 
     /// Records a neighbour's MAC, or that the kernel could not resolve it (`None`).
-    pub fn set_neighbour(&mut self, ip: &Ip, mac: Option<Mac>) {
+    pub fn set_neighbour(&mut self, ip: &Ip, tags: Tags, mac: Option<Mac>) {
         let state = if mac.is_some() { NeighbourState::Reachable } else { NeighbourState::Failed };
-        let new = Neighbour { ip: *ip, mac: mac.unwrap_or_default(), state, _pad: 0 };
+        let new = Neighbour { ip: *ip, mac: mac.unwrap_or_default(), state, _pad: 0, tags };
         let n = self.neighbour_count as usize;
-        let slot = match self.position(ip) {
+        let slot = match self.position(ip, tags) {
             Some(slot) if self.neighbours[slot] == new => return,
             Some(slot) => slot,
             None if n < NEIGHBOURS_MAX => {
@@ -249,8 +270,8 @@ impl NetTables {
     }
 
     /// Forgets a neighbour (the kernel dropped its entry).
-    pub fn clear_neighbour(&mut self, ip: &Ip) {
-        if let Some(slot) = self.position(ip) {
+    pub fn clear_neighbour(&mut self, ip: &Ip, tags: Tags) {
+        if let Some(slot) = self.position(ip, tags) {
             let last = self.neighbour_count as usize - 1;
             self.neighbours[slot] = self.neighbours[last];
             self.neighbour_count -= 1;
@@ -258,23 +279,23 @@ impl NetTables {
         }
     }
 
-    fn position(&self, ip: &Ip) -> Option<usize> {
-        self.neighbours[..self.neighbour_count as usize].iter().position(|n| n.ip == *ip)
+    fn position(&self, ip: &Ip, tags: Tags) -> Option<usize> {
+        self.neighbours[..self.neighbour_count as usize].iter().position(|n| n.ip == *ip && n.tags == tags)
     }
 
     /// What is known of a neighbour; its MAC means something only when it is reachable.
-    pub fn neighbour(&self, ip: &Ip) -> (NeighbourState, Mac) {
-        match self.position(ip) {
+    pub fn neighbour(&self, ip: &Ip, tags: Tags) -> (NeighbourState, Mac) {
+        match self.position(ip, tags) {
             Some(slot) => (self.neighbours[slot].state, self.neighbours[slot].mac),
             None => (NeighbourState::Unknown, Mac::default()),
         }
     }
 
     /// Asks the daemon to have a neighbour resolved. Forgotten when too many are asked for: whoever needs it asks again.
-    pub fn want(&mut self, ip: &Ip) {
+    pub fn want(&mut self, ip: &Ip, tags: Tags) {
         let n = self.wanted_count as usize;
-        if n < WANTED_MAX && !self.wanted[..n].contains(ip) {
-            self.wanted[n] = *ip;
+        if n < WANTED_MAX && !self.wanted[..n].contains(&(*ip, tags)) {
+            self.wanted[n] = (*ip, tags);
             self.wanted_count += 1;
         }
     }
@@ -284,7 +305,7 @@ impl NetTables {
     }
 
     /// One neighbour that somebody waits for. For the daemon.
-    pub fn take_wanted(&mut self) -> Option<Ip> {
+    pub fn take_wanted(&mut self) -> Option<(Ip, Tags)> {
         self.wanted_count = self.wanted_count.checked_sub(1)?;
         Some(self.wanted[self.wanted_count as usize])
     }

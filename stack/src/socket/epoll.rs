@@ -57,7 +57,6 @@ pub struct EpollSet {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct EpollItem {
-    free: u32,
     set: u32,
     socket: u32,
     /// The descriptor number it was added with: one socket may be in a set under several (dup).
@@ -66,13 +65,15 @@ pub struct EpollItem {
     events: u32,
     socket_next: u32,
     socket_prev: u32,
+    /// Also links free items.
     set_next: u32,
     set_prev: u32,
     ready_next: u32,
     ready_prev: u32,
+    /// The application's word, in [halves]: a u64 would want padding beside it.
+    data: [u32; 2],
     is_ready: bool,
     _pad: [u8; 3],
-    data: u64,
 }
 
 impl EpollSet {
@@ -93,7 +94,6 @@ impl EpollItem {
     /// An item of no set.
     pub(crate) fn empty() -> EpollItem {
         EpollItem {
-            free: NONE,
             set: NONE,
             socket: NONE,
             key: 0,
@@ -104,9 +104,9 @@ impl EpollItem {
             set_prev: NONE,
             ready_next: NONE,
             ready_prev: NONE,
+            data: [0; 2],
             is_ready: false,
             _pad: [0; 3],
-            data: 0,
         }
     }
 }
@@ -119,8 +119,16 @@ impl SlabItem for EpollSet {
 
 impl SlabItem for EpollItem {
     fn free_link(&mut self) -> &mut u32 {
-        &mut self.free
+        &mut self.set_next
     }
+}
+
+fn halves(data: u64) -> [u32; 2] {
+    [data as u32, (data >> 32) as u32]
+}
+
+fn whole([low, high]: [u32; 2]) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }
 
 const FLAGS: u32 = EXCLUSIVE | WAKEUP | ONESHOT | ET;
@@ -181,7 +189,8 @@ impl Engine<'_> {
         }
         let (socket_next, set_next) = (self.sockets[socket].items, self.epoll_sets[set].items);
         let events = events | ERR | HUP;
-        let item = EpollItem { set, socket, key, events, socket_next, set_next, data, ..EpollItem::empty() };
+        let item =
+            EpollItem { set, socket, key, events, socket_next, set_next, data: halves(data), ..EpollItem::empty() };
         let item = self.epoll_items.insert(item).ok_or(Errno::ENOMEM)?;
         if socket_next != NONE {
             self.epoll_items[socket_next].socket_prev = item;
@@ -203,7 +212,7 @@ impl Engine<'_> {
         if (events | item.events) & EXCLUSIVE != 0 {
             return Err(Errno::EINVAL);
         }
-        (item.events, item.data) = (events | ERR | HUP, data);
+        (item.events, item.data) = (events | ERR | HUP, halves(data));
         self.look_at_item(index);
         Ok(())
     }
@@ -244,7 +253,7 @@ impl Engine<'_> {
                 continue;
             }
             let item = &mut self.epoll_items[index];
-            out[n] = EpollEvent { events: revents, data: item.data };
+            out[n] = EpollEvent { events: revents, data: whole(item.data) };
             n += 1;
             if item.events & ONESHOT != 0 {
                 item.events &= FLAGS;

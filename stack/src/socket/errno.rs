@@ -30,12 +30,14 @@ errnos! {
     ENOMEM = 12;
     EEXIST = 17;
     ENOENT = 2;
+    EACCES = 13;
     EINVAL = 22;
     ENFILE = 23;
     EPIPE = 32;
     ENOTSOCK = 88;
     EDESTADDRREQ = 89;
     EPROTO = 71;
+    EMSGSIZE = 90;
     ENOPROTOOPT = 92;
     EOPNOTSUPP = 95;
     EAFNOSUPPORT = 97;

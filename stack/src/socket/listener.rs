@@ -1,15 +1,12 @@
-//! Listening sockets: where SYNs find them, the SYN queue and the accept queue.
+//! Listening sockets: where SYNs find them, and what accept() takes out of them. How connections get in: `syn_queue.rs`.
 
 use super::table::{Kind, Progress};
-use super::{Errno, Family, ProcId, Socket, SocketId};
+use super::{Errno, Family, ProcId, SocketId, Unconnected};
 use crate::addr::{Endpoint, Flow, Ip};
-use crate::drops::Drop;
-use crate::engine::{Engine, Fate, Origin, Queue, context, flow_hash};
+use crate::engine::{Engine, Queue, flow_hash};
 use crate::slab::{NONE, Slab};
-use crate::socket::readiness::{IN, RDNORM};
-use crate::tcp::{Options, Tcb, isn, ts_offset};
+use crate::tcp::{Options, Tcb};
 use crate::time::Instant;
-use crate::wire::tcp::Segment;
 
 /// Chains of listeners, by port.
 pub(crate) const LISTENER_BUCKETS: usize = 64;
@@ -18,17 +15,6 @@ pub(crate) const LISTENER_BUCKETS: usize = 64;
 pub(crate) const QUEUE_NONE: u8 = 0;
 pub(crate) const QUEUE_SYN: u8 = 1;
 pub(crate) const QUEUE_ACCEPT: u8 = 2;
-
-/// Half-open connections that even the smallest backlog may have. Linux answers a burst beyond the backlog with SYN
-/// cookies; we keep the connections.
-const SYN_QUEUE_MIN: u32 = 128;
-
-impl Socket {
-    /// Linux lets one more in than the backlog says (`sk_acceptq_is_full`).
-    pub(crate) fn is_accept_queue_full(&self) -> bool {
-        self.accept_queue.len > self.backlog
-    }
-}
 
 fn bucket(port: u16) -> usize {
     usize::from(port) % LISTENER_BUCKETS
@@ -46,18 +32,18 @@ impl Engine<'_> {
         holder: ProcId,
     ) -> Result<SocketId, Errno> {
         let family = if local.ip.is_v4() { Family::V4 } else { Family::V6 };
-        let s = self.new_socket(Kind::Listener, family, v6only, *options, holder)?;
+        let s = self.new_socket(Kind::Listener, family, v6only, options, holder)?;
         let head = core::mem::replace(&mut self.state.listeners[bucket(local.port)], s.index);
         let backlog = backlog.min(self.state.tunables.somaxconn);
-        let socket = &mut self.sockets[s.index];
-        (socket.local, socket.backlog, socket.listener_next) = (local, backlog, head);
+        let own = self.own_mut(s.index);
+        (own.local, own.backlog, own.listener_next) = (local, backlog, head);
         Ok(s)
     }
 
     /// listen() again, with another backlog.
     pub fn set_backlog(&mut self, s: SocketId, backlog: u32) -> Result<(), Errno> {
         let index = self.listener_slot(s)?;
-        self.sockets[index].backlog = backlog.min(self.state.tunables.somaxconn);
+        self.own_mut(index).backlog = backlog.min(self.state.tunables.somaxconn);
         Ok(())
     }
 
@@ -75,24 +61,21 @@ impl Engine<'_> {
         let mut at = self.state.listeners[bucket(port)];
         core::iter::from_fn(move || {
             let index = (at != NONE).then_some(at)?;
-            at = self.sockets[index].listener_next;
+            at = self.own(index).listener_next;
             Some(index)
         })
-        .filter(move |index| self.sockets[*index].local.port == port)
+        .filter(move |index| self.own(*index).local.port == port)
     }
 
     /// The listener for a new flow: the exact address beats a wildcard, a wildcard of the same family beats `::`;
     /// among equals the flow's hash decides.
     pub(crate) fn find_listener(&self, flow: &Flow) -> Option<u32> {
-        let score = |index: u32| {
-            let socket = &self.sockets[index];
-            match socket.local.ip {
-                ip if ip == flow.local.ip => 3,
-                Ip::UNSPECIFIED_V4 if flow.local.ip.is_v4() => 2,
-                Ip::UNSPECIFIED if !flow.local.ip.is_v4() => 2,
-                Ip::UNSPECIFIED if !socket.v6only => 1,
-                _ => 0,
-            }
+        let score = |index: u32| match self.own(index).local.ip {
+            ip if ip == flow.local.ip => 3,
+            Ip::UNSPECIFIED_V4 if flow.local.ip.is_v4() => 2,
+            Ip::UNSPECIFIED if !flow.local.ip.is_v4() => 2,
+            Ip::UNSPECIFIED if !self.sockets[index].v6only => 1,
+            _ => 0,
         };
         let port = flow.local.port;
         let best = self.listeners_of(port).map(score).max().filter(|best| *best > 0)?;
@@ -104,70 +87,17 @@ impl Engine<'_> {
         equals().nth(choice)
     }
 
-    /// A SYN for a listener: a new connection in SYN-RECEIVED, in the SYN queue.
-    pub(crate) fn arrive_syn(
-        &mut self,
-        now: Instant,
-        listener: u32,
-        origin: &Origin,
-        seg: &Segment,
-        iss_above: Option<u32>,
-    ) -> Result<Fate, Drop> {
-        let socket = &self.sockets[listener];
-        if socket.is_accept_queue_full() {
-            return Err(Drop::AcceptQueueFull);
-        }
-        if socket.syn_queue.len >= socket.backlog.max(SYN_QUEUE_MIN).min(self.state.tunables.syn_backlog) {
-            return Err(Drop::SynBacklogFull);
-        }
-        if self.conns.live() as usize == self.conns.capacity() {
-            return Err(Drop::NoConnectionSlot);
-        }
-        let (flow, options, secret) = (origin.flow, socket.options, self.state.config.isn_secret);
-        let iss = iss_above.unwrap_or_else(|| isn(&secret, &flow, now));
-        let (offset, mss) = (ts_offset(&secret, &flow), self.mss_towards(&flow.remote.ip));
-        let mut tcb = Tcb::accept_syn(&mut context!(self, now), flow, seg, iss, offset, mss, &options);
-        (tcb.link.peer_mac, tcb.link.rx_queue) = (origin.mac, origin.queue);
-        (tcb.link.listener, tcb.link.queue) = (listener, QUEUE_SYN);
-        let conn = self.adopt(now, tcb).ok_or(Drop::NoConnectionSlot)?;
-        push(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
-        Ok(Fate::Done)
-    }
-
-    /// A connection completed its handshake. One of a listener moves to the accept queue, and the listener is ready.
-    pub(crate) fn connected(&mut self, conn: u32) {
-        let link = &mut self.conns[conn].link;
-        if link.queue != QUEUE_SYN {
-            return;
-        }
-        link.queue = QUEUE_ACCEPT;
-        let listener = link.listener;
-        unlink(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
-        push(&mut self.sockets[listener].accept_queue, &mut self.conns, conn);
-        self.announce(listener, IN | RDNORM);
-    }
-
-    /// A connection ended before its handshake did.
-    pub(crate) fn leave_syn_queue(&mut self, conn: u32) {
-        let link = &mut self.conns[conn].link;
-        if link.queue == QUEUE_SYN {
-            (link.queue, link.orphan) = (QUEUE_NONE, true);
-            let listener = core::mem::replace(&mut link.listener, NONE);
-            unlink(&mut self.sockets[listener].syn_queue, &mut self.conns, conn);
-        }
-    }
-
     /// accept(): the oldest connection that waits, and its peer. One that was reset meanwhile is handed out too: the
     /// first call on it tells, as on Linux.
     pub fn accept(&mut self, now: Instant, s: SocketId, holder: ProcId) -> Result<(SocketId, Endpoint), Errno> {
         let listener = self.listener_slot(s)?;
-        let conn = self.sockets[listener].accept_queue.head;
+        let conn = self.own(listener).accept_queue.head;
         if conn == NONE {
             return Err(Errno::EAGAIN);
         }
         let parent = self.sockets[listener];
-        let accepted = self.new_socket(Kind::Stream, parent.family, parent.v6only, parent.options, holder)?;
-        unlink(&mut self.sockets[listener].accept_queue, &mut self.conns, conn);
+        let accepted = self.new_slot(Kind::Stream, parent.family, parent.v6only, holder)?;
+        unlink(&mut self.unconnected[parent.unconnected].accept_queue, &mut self.conns, conn);
         self.attach(accepted.index, conn);
         let socket = &mut self.sockets[accepted.index];
         (socket.progress, socket.rcvlowat) = (Progress::Connected, parent.rcvlowat);
@@ -179,13 +109,15 @@ impl Engine<'_> {
 
     /// Whether accept() would find something.
     pub fn has_pending_accepts(&self, s: SocketId) -> bool {
-        self.listener_slot(s).is_ok_and(|index| !self.sockets[index].accept_queue.is_empty())
+        self.listener_slot(s).is_ok_and(|index| !self.own(index).accept_queue.is_empty())
     }
 
     /// The listener goes. Whoever waits in its queues gets a RST.
     pub(super) fn close_listener(&mut self, now: Instant, index: u32) {
         self.unlink_listener(index);
-        for queue in [self.sockets[index].accept_queue, self.sockets[index].syn_queue] {
+        let own = self.own_mut(index);
+        let queues = [&mut own.accept_queue, &mut own.syn_queue].map(|queue| core::mem::replace(queue, Queue::EMPTY));
+        for queue in queues {
             let mut conn = queue.head;
             while conn != NONE {
                 let link = &mut self.conns[conn].link;
@@ -196,12 +128,10 @@ impl Engine<'_> {
                 conn = next;
             }
         }
-        self.sockets[index].accept_queue = Queue::EMPTY;
-        self.sockets[index].syn_queue = Queue::EMPTY;
     }
 
     fn unlink_listener(&mut self, index: u32) {
-        let Socket { local, listener_next, .. } = self.sockets[index];
+        let Unconnected { local, listener_next, .. } = *self.own(index);
         let head = &mut self.state.listeners[bucket(local.port)];
         if *head == index {
             *head = listener_next;
@@ -209,12 +139,19 @@ impl Engine<'_> {
         }
         let mut at = *head;
         while at != NONE {
-            let socket = &mut self.sockets[at];
-            if socket.listener_next == index {
-                socket.listener_next = listener_next;
+            let own = self.own_mut(at);
+            if own.listener_next == index {
+                own.listener_next = listener_next;
                 return;
             }
-            at = socket.listener_next;
+            at = own.listener_next;
+        }
+    }
+
+    /// A new connection starts with what its path is known to carry.
+    pub(super) fn limit_path_of(&self, now: Instant, tcb: &mut Tcb) {
+        if let Some(mtu) = self.state.destinations.path_mtu(&tcb.flow().remote.ip, now) {
+            tcb.limit_path(u32::from(mtu));
         }
     }
 
@@ -228,7 +165,7 @@ impl Engine<'_> {
 /// A received packet lies in one frame, behind XDP's headroom (256), an Ethernet header and two VLAN tags.
 const PACKET_MAX: u16 = (crate::buf::FRAME_SIZE - 256 - 14 - 8) as u16;
 
-fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
+pub(super) fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     let link = &mut conns[conn].link;
     (link.queue_prev, link.queue_next) = (queue.tail, NONE);
     match queue.tail {
@@ -239,7 +176,7 @@ fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     queue.len += 1;
 }
 
-fn unlink(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
+pub(super) fn unlink(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     let link = &mut conns[conn].link;
     let (prev, next) = (link.queue_prev, link.queue_next);
     (link.queue_prev, link.queue_next) = (NONE, NONE);

@@ -2,26 +2,35 @@
 //!
 //! All calls are methods of [`Engine`](crate::engine::Engine); each returns what the system call would, with Linux's
 //! error numbers. None of them blocks: [`Errno::EAGAIN`] and [`Errno::EINPROGRESS`] mean "wait, then ask again".
-//! - `table.rs`: what a socket is, who holds it, how it goes;
-//! - `stream.rs`: connect, send, receive, shutdown; `listener.rs`: listen, accept, and the two queues;
+//! - `table.rs`: what a socket is, who holds it, how it goes; `unconnected.rs`: what it has besides until a connection
+//!   speaks for it;
+//! - `stream.rs`: connect, send, receive, shutdown; `datagram.rs`: the same without connections;
+//! - `listener.rs`: listen and accept; `syn_queue.rs`: who gets in; `fast_open.rs`: data on the SYN;
 //! - `ports.rs`: local ports for connect; `options.rs`: get and set;
 //! - [`readiness`]: what poll would say, as Linux's `tcp_poll` computes it; `epoll.rs`: sets, items and ready lists;
 //! - `errno.rs`: Linux's error numbers.
 
+mod datagram;
 mod epoll;
 mod errno;
+mod fast_open;
 mod listener;
 mod options;
 mod ports;
 pub mod readiness;
 mod stream;
+mod syn_queue;
 mod table;
+mod unconnected;
 
+pub use datagram::{Datagram, DatagramFacts};
 pub use epoll::{EpollEvent, EpollItem, EpollSet, SetId};
 pub use errno::Errno;
-pub(crate) use listener::{LISTENER_BUCKETS, QUEUE_NONE, QUEUE_SYN};
+pub(crate) use fast_open::EarlyCount;
+pub(crate) use listener::{LISTENER_BUCKETS, QUEUE_ACCEPT, QUEUE_NONE, QUEUE_SYN};
 pub use options::SocketOption;
 pub(crate) use ports::PortBlocks;
 pub use stream::How;
-pub(crate) use table::Holders;
 pub use table::{Family, ProcId, Socket, SocketId};
+pub(crate) use table::{Holders, Kind};
+pub use unconnected::Unconnected;

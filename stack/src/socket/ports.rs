@@ -3,6 +3,7 @@
 use super::Errno;
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::engine::Engine;
+use crate::time::Instant;
 
 const BLOCKS_MAX: usize = 64;
 
@@ -94,16 +95,21 @@ impl Engine<'_> {
     }
 
     /// A free local endpoint towards `remote`: ports in turn, the first one whose flow is not in use.
-    pub(crate) fn choose_port(&mut self, ip: Ip, remote: Endpoint) -> Result<Endpoint, Errno> {
+    pub(crate) fn choose_port(&mut self, now: Instant, ip: Ip, remote: Endpoint) -> Result<Endpoint, Errno> {
+        let flow = |port| Flow { local: Endpoint::new(ip, port), remote };
+        self.choose_port_by(|engine, port| engine.is_flow_free(now, &flow(port))).map(|port| Endpoint::new(ip, port))
+    }
+
+    /// Ports in turn, the first one that is free.
+    pub(super) fn choose_port_by(&mut self, is_free: impl Fn(&mut Self, u16) -> bool) -> Result<u16, Errno> {
         let total = self.state.ports.total();
         for tried in 0..total {
             let n = (self.state.ports.next + tried) % total;
             let Some(port) = self.state.ports.port(n) else { break };
-            let local = Endpoint::new(ip, port);
-            if self.lookup(&Flow { local, remote }).is_none() {
+            if is_free(self, port) {
                 self.state.ports.next = (n + 1) % total;
                 self.state.ports.low = tried > total / 4;
-                return Ok(local);
+                return Ok(port);
             }
         }
         self.state.ports.low = true;

@@ -40,11 +40,12 @@ impl Engine<'_> {
         let socket = &self.sockets[index];
         match socket.kind {
             Kind::Free => ERR | HUP,
-            Kind::Listener if socket.accept_queue.is_empty() => 0,
+            Kind::Listener if self.own(index).accept_queue.is_empty() => 0,
             Kind::Listener => READABLE,
             // A fresh socket is in CLOSE: hung up, and nothing keeps it from being written to.
             Kind::Stream if socket.conn == NONE => WRITABLE | HUP | if socket.error.is_set() { ERR } else { 0 },
             Kind::Stream => self.stream_readiness(index),
+            Kind::Datagram => self.datagram_readiness(index),
         }
     }
 
@@ -63,15 +64,20 @@ impl Engine<'_> {
         if no_more_in {
             ready |= READABLE | RDHUP;
         }
-        if !matches!(state, State::SynSent | State::SynReceived) {
+        if !matches!(state, State::SynSent | State::SynReceived) || tcb.is_early() || tcb.is_deferred() {
             let available = tcb.available();
             // When frames are few, more may never fit: then any is enough.
-            if available >= socket.rcvlowat.max(1) || available > 0 && self.frames.allowance() != u32::MAX {
+            if available >= tcb.needed_for(socket.rcvlowat.max(1))
+                || available > 0 && self.frames.allowance() != u32::MAX
+            {
                 ready |= READABLE;
             }
             if no_more_out || tcb.is_writable(&self.frames) {
                 ready |= WRITABLE;
             }
+        }
+        if tcb.has_urgent_octet() {
+            ready |= PRI;
         }
         if socket.error.is_set() || tcb.error().is_some() {
             ready |= ERR;
@@ -86,12 +92,22 @@ impl Engine<'_> {
         if socket.conn != NONE && !self.conns[socket.conn].is_writable(&self.frames) {
             self.want_room(index);
         }
+        if self.sockets[index].kind == Kind::Datagram && !self.has_datagram_room() {
+            self.want_room(index);
+        }
     }
 
     /// The socket is told when there is room. No acknowledgement will tell one that has nothing under way: what it waits
     /// for is frames.
     pub(crate) fn want_room(&mut self, index: u32) {
-        self.sockets[index].wants_room = true;
+        let socket = &mut self.sockets[index];
+        socket.wants_room = true;
+        if socket.kind == Kind::Datagram {
+            self.note_datagram_waits();
+        } else if socket.conn != NONE {
+            // It may not know: at the last write there was room, and frames became few since.
+            self.conns[socket.conn].want_room();
+        }
         self.state.starved |= self.frames.pressure() == Pressure::Exhausted;
     }
 
@@ -100,5 +116,6 @@ impl Engine<'_> {
         let socket = &self.sockets[index];
         socket.progress == Progress::Connecting
             && matches!(self.conns[socket.conn].state(), State::SynSent | State::SynReceived)
+            && !self.conns[socket.conn].is_early()
     }
 }

@@ -7,7 +7,7 @@ use crate::buf::Pressure;
 use crate::engine::{Engine, context};
 use crate::ip::tables::RouteVerdict;
 use crate::slab::NONE;
-use crate::tcp::{Info, State, Tcb, TcpError, isn, ts_offset};
+use crate::tcp::{Info, State, Tcb, TcpError, UrgentOctet, isn, ts_offset};
 use crate::time::Instant;
 
 /// The second argument of shutdown().
@@ -27,14 +27,15 @@ impl From<TcpError> for Errno {
             TcpError::HostUnreachable => Errno::EHOSTUNREACH,
             TcpError::NetUnreachable => Errno::ENETUNREACH,
             TcpError::Pipe => Errno::EPIPE,
+            TcpError::NoProtocol => Errno::ENOPROTOOPT,
+            TcpError::Protocol => Errno::EPROTO,
+            TcpError::Forbidden => Errno::EACCES,
         }
     }
 }
 
 /// Free frames that writes leave alone.
 const RESERVED_FRAMES: u32 = 32;
-/// Payload that a frame carries at least, when there is much to write.
-const MSS_MIN: usize = 536;
 
 /// The handshake is still under way.
 fn is_opening(state: State) -> bool {
@@ -42,7 +43,8 @@ fn is_opening(state: State) -> bool {
 }
 
 impl Engine<'_> {
-    /// connect(): EINPROGRESS, and the SYN is on its way. `local` is what the socket is bound to; its address or port
+    /// connect(): EINPROGRESS, and the SYN is on its way; or Ok, and the SYN waits for the first write, to carry it (Fast
+    /// Open, TCP_FASTOPEN_CONNECT). `local` is what the socket is bound to; its address or port
     /// may be unspecified. Called again: EALREADY while under way, then once the outcome, then EISCONN.
     pub fn connect(
         &mut self,
@@ -51,32 +53,60 @@ impl Engine<'_> {
         local: Option<Endpoint>,
         remote: Endpoint,
     ) -> Result<(), Errno> {
+        let Some(index) = self.may_connect(now, s)? else { return Ok(()) };
+        let conn = self.open_connection(now, index, local, remote, false)?;
+        if self.conns[conn].is_deferred() {
+            self.sockets[index].progress = Progress::Connected;
+            return Ok(());
+        }
+        Err(Errno::EINPROGRESS)
+    }
+
+    /// The slot of a socket that may connect; `None` when it has, and this call is the one to be told.
+    pub(super) fn may_connect(&mut self, now: Instant, s: SocketId) -> Result<Option<u32>, Errno> {
         let index = self.slot(s)?;
         let socket = &self.sockets[index];
         match (socket.kind, socket.progress) {
-            (Kind::Stream, Progress::Unconnected) => {}
-            (Kind::Stream, Progress::Connecting) if self.is_connecting(index) => return Err(Errno::EALREADY),
-            (Kind::Stream, Progress::Connecting) => return self.finish_connect(now, index),
-            _ => return Err(Errno::EISCONN),
+            (Kind::Stream, Progress::Unconnected) => Ok(Some(index)),
+            (Kind::Stream, Progress::Connecting) if self.is_connecting(index) => Err(Errno::EALREADY),
+            (Kind::Stream, Progress::Connecting) => self.finish_connect(now, index).map(|()| None),
+            _ => Err(Errno::EISCONN),
         }
-        let flow = self.choose_flow(local.unwrap_or_default(), remote)?;
-        let (secret, options) = (self.state.config.isn_secret, self.sockets[index].options);
-        let (iss, offset) = (isn(&secret, &flow, now), ts_offset(&secret, &flow));
+    }
+
+    /// A new connection for a socket, its SYN on its way, or waiting for data (Fast Open, `is_fast` or by option).
+    pub(super) fn open_connection(
+        &mut self,
+        now: Instant,
+        index: u32,
+        local: Option<Endpoint>,
+        remote: Endpoint,
+        is_fast: bool,
+    ) -> Result<u32, Errno> {
+        let flow = self.choose_flow(now, local.unwrap_or_default(), remote)?;
+        let (secret, options) = (self.state.config.isn_secret, self.own(index).options);
+        let offset = ts_offset(&secret, &flow);
         let mss = self.mss_towards(&remote.ip);
         if self.conns.live() as usize == self.conns.capacity() {
             return Err(Errno::ENOBUFS);
         }
+        let iss = self.succeed_time_wait(now, &flow).unwrap_or_else(|| isn(&secret, &flow, now));
         let mut tcb = Tcb::connect(&mut context!(self, now), flow, iss, offset, mss, &options);
         tcb.link.socket = index;
+        self.limit_path_of(now, &mut tcb);
+        if let Some(opening) = self.plan_opening(now, index, &remote.ip, is_fast) {
+            Engine::begin_fast(&mut tcb, &opening);
+        }
         let conn = self.adopt(now, tcb).ok_or(Errno::ENOBUFS)?;
         self.attach(index, conn);
+        self.drop_own(index);
         let socket = &mut self.sockets[index];
-        (socket.progress, socket.error, socket.local) = (Progress::Connecting, Errno::default(), flow.local);
-        Err(Errno::EINPROGRESS)
+        (socket.progress, socket.error) = (Progress::Connecting, Errno::default());
+        Ok(conn)
     }
 
     /// The flow of a new connection: source address by route, local port from the stack's blocks.
-    fn choose_flow(&mut self, local: Endpoint, remote: Endpoint) -> Result<Flow, Errno> {
+    fn choose_flow(&mut self, now: Instant, local: Endpoint, remote: Endpoint) -> Result<Flow, Errno> {
         let src = match self.state.net.route(&remote.ip) {
             RouteVerdict::Via { src, .. } => src,
             RouteVerdict::NotOurs => return Err(Errno::ENETUNREACH),
@@ -87,10 +117,10 @@ impl Engine<'_> {
             return Err(Errno::EADDRNOTAVAIL);
         }
         if local.port == 0 {
-            return Ok(Flow { local: self.choose_port(ip, remote)?, remote });
+            return Ok(Flow { local: self.choose_port(now, ip, remote)?, remote });
         }
         let flow = Flow { local: Endpoint::new(ip, local.port), remote };
-        if self.lookup(&flow).is_some() { Err(Errno::EADDRNOTAVAIL) } else { Ok(flow) }
+        if self.is_flow_free(now, &flow) { Ok(flow) } else { Err(Errno::EADDRNOTAVAIL) }
     }
 
     /// What became of connect(): Ok when connected, EINPROGRESS while under way, else the error. After an error the
@@ -121,6 +151,7 @@ impl Engine<'_> {
         let socket = &mut self.sockets[index];
         let conn = core::mem::replace(&mut socket.conn, NONE);
         (socket.progress, socket.wants_room) = (Progress::Unconnected, false);
+        self.restore_own(index, conn);
         self.orphan_connection(now, conn, crate::tcp::Linger::Reset);
     }
 
@@ -133,6 +164,11 @@ impl Engine<'_> {
 
     /// send(): takes what there is room for. EAGAIN when there is none, or while connecting.
     pub fn send(&mut self, now: Instant, s: SocketId, data: &[u8]) -> Result<usize, Errno> {
+        self.give_out(now, s, data, false)
+    }
+
+    #[inline]
+    fn give_out(&mut self, now: Instant, s: SocketId, data: &[u8], urgent: bool) -> Result<usize, Errno> {
         let (index, conn) = self.stream(s)?;
         let Some(conn) = conn.filter(|conn| self.conns[*conn].may_send()) else {
             return Err(self.why_not_send(index, conn));
@@ -140,26 +176,26 @@ impl Engine<'_> {
         if self.conns[conn].error().is_some() || self.sockets[index].error.is_set() {
             return Err(self.take_error_of(index));
         }
-        let part = &data[..data.len().min(self.spare_bytes())];
-        let n = self.conns[conn].write(&mut context!(self, now), part);
+        let part = &data[..data.len().min(self.spare_bytes(conn))];
+        let (tcb, cx) = (&mut self.conns[conn], &mut context!(self, now));
+        let n = if urgent { tcb.write_urgent(cx, part) } else { tcb.write(cx, part) };
         if n < data.len() {
             self.want_room(index);
         }
-        if n > 0 {
-            self.schedule(now, conn);
-        }
+        // Also when nothing was taken: the call looked whether what waits for its pace may go, and then nobody else will.
+        self.schedule(now, conn);
         if n == 0 && !data.is_empty() { Err(Errno::EAGAIN) } else { Ok(n) }
     }
 
     /// What may be written now without taking the last frames: those are for what arrives, and for answering it. A send
     /// queue that holds them all would wait for acknowledgements that cannot be received.
     #[inline]
-    fn spare_bytes(&mut self) -> usize {
+    fn spare_bytes(&mut self, conn: u32) -> usize {
         let spare = self.frames.free_count().saturating_sub(RESERVED_FRAMES);
         if spare < RESERVED_FRAMES {
             self.state.starved = true;
         }
-        spare as usize * MSS_MIN
+        spare as usize * usize::from(self.conns[conn].frame_payload())
     }
 
     /// Tells those whose writes were cut short that there are frames again.
@@ -171,6 +207,7 @@ impl Engine<'_> {
             return;
         }
         self.state.starved = false;
+        self.feed_datagram_senders();
         for index in 0..self.sockets.used() {
             let socket = &mut self.sockets[index];
             if socket.wants_room && socket.conn != NONE && self.conns[socket.conn].is_writable(&self.frames) {
@@ -191,12 +228,13 @@ impl Engine<'_> {
 
     /// recv(): what has arrived; Ok(0) is the end. With `peek`, it stays.
     pub fn recv(&mut self, now: Instant, s: SocketId, out: &mut [u8], peek: bool) -> Result<usize, Errno> {
-        self.take_in(now, s, |tcb, cx| tcb.read(cx, out, peek))
+        let wanted = out.len();
+        self.take_in(now, s, wanted, |tcb, cx| tcb.read(cx, out, peek))
     }
 
     /// recv() with MSG_TRUNC: as recv, but the bytes go nowhere.
     pub fn discard(&mut self, now: Instant, s: SocketId, n: usize) -> Result<usize, Errno> {
-        self.take_in(now, s, |tcb, cx| tcb.discard(cx, n))
+        self.take_in(now, s, n, |tcb, cx| tcb.discard(cx, n))
     }
 
     #[inline]
@@ -204,6 +242,7 @@ impl Engine<'_> {
         &mut self,
         now: Instant,
         s: SocketId,
+        wanted: usize,
         read: impl FnOnce(&mut Tcb, &mut crate::tcp::Context<'_, '_>) -> usize,
     ) -> Result<usize, Errno> {
         let (index, conn) = self.stream(s)?;
@@ -211,10 +250,35 @@ impl Engine<'_> {
             Some(conn) if self.conns[conn].available() > 0 => {
                 let n = read(&mut self.conns[conn], &mut context!(self, now));
                 self.schedule(now, conn);
-                Ok(n)
+                // All there was may have been an urgent octet, which is not in line.
+                if n == 0 && wanted > 0 { self.why_not_receive(index, Some(conn)) } else { Ok(n) }
             }
             _ => self.why_not_receive(index, conn),
         }
+    }
+
+    /// recv() with MSG_OOB, which never waits: the urgent octet, or `None` at the end of the stream. EINVAL when there is
+    /// none to fetch, EAGAIN while it is announced and not here.
+    pub fn recv_urgent(&mut self, s: SocketId, peek: bool) -> Result<Option<u8>, Errno> {
+        let conn = self.stream(s)?.1.ok_or(Errno::EINVAL)?;
+        let tcb = &mut self.conns[conn];
+        let over = matches!(tcb.state(), State::Closed | State::TimeWait);
+        match tcb.take_urgent(peek) {
+            UrgentOctet::None => Err(Errno::EINVAL),
+            UrgentOctet::Here(octet) => Ok(Some(octet)),
+            UrgentOctet::Awaited if over || tcb.peer_fin_reached() || tcb.is_receive_shutdown() => Ok(None),
+            UrgentOctet::Awaited => Err(Errno::EAGAIN),
+        }
+    }
+
+    /// send() with MSG_OOB: the last octet is urgent.
+    pub fn send_urgent(&mut self, now: Instant, s: SocketId, data: &[u8]) -> Result<usize, Errno> {
+        self.give_out(now, s, data, true)
+    }
+
+    /// SIOCATMARK: whether the next octet to read is, or was, the urgent one.
+    pub fn is_at_mark(&self, s: SocketId) -> Result<bool, Errno> {
+        Ok(self.stream(s)?.1.is_some_and(|conn| self.conns[conn].is_at_mark()))
     }
 
     /// Linux's order: the peer's end, then the error, then our own end, then "not connected", then "not yet".
@@ -233,7 +297,7 @@ impl Engine<'_> {
 
     /// FIONREAD.
     pub fn available(&self, s: SocketId) -> Result<u32, Errno> {
-        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].available()))
+        Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].readable_bytes()))
     }
 
     /// SIOCOUTQ: bytes that the peer has not acknowledged.
@@ -290,7 +354,7 @@ impl Engine<'_> {
     /// getsockname().
     pub fn local_endpoint(&self, s: SocketId) -> Result<Endpoint, Errno> {
         let (index, conn) = self.stream(s)?;
-        Ok(conn.map_or(self.sockets[index].local, |conn| self.conns[conn].flow().local))
+        Ok(conn.map_or_else(|| self.own(index).local, |conn| self.conns[conn].flow().local))
     }
 
     /// getpeername().

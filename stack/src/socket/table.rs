@@ -1,9 +1,9 @@
 //! The socket table: what a socket is, who holds it, and how it goes.
 
+use super::Unconnected;
 use super::readiness::ANY;
 use super::{Errno, QUEUE_NONE};
-use crate::addr::{Endpoint, Ip};
-use crate::engine::{Engine, Queue};
+use crate::engine::Engine;
 use crate::slab::{NONE, SlabItem};
 use crate::tcp::{Linger, Options};
 use crate::time::Instant;
@@ -47,6 +47,7 @@ pub(crate) enum Kind {
     Free,
     Stream,
     Listener,
+    Datagram,
 }
 
 /// How far connect() has got, as far as the caller was told (Linux: SS_UNCONNECTED, SS_CONNECTING, SS_CONNECTED).
@@ -90,7 +91,8 @@ impl Holders {
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Socket {
-    free: u32,
+    /// The record of a socket without connection; `NONE` with one. Links free sockets.
+    pub(crate) unconnected: u32,
     pub(crate) generation: u32,
     pub(crate) holders: Holders,
     pub(crate) kind: Kind,
@@ -103,9 +105,11 @@ pub struct Socket {
     pub(crate) nonblocking: bool,
     /// SO_LINGER is on, with this many seconds.
     pub(crate) lingers: bool,
-    pub(crate) _pad: u8,
+    /// TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE.
+    pub(crate) fast_open: u8,
     pub(crate) linger_s: u16,
-    pub(crate) _pad2: u16,
+    /// TCP_FASTOPEN of a listener.
+    pub(crate) fast_open_qlen: u16,
     /// The connection of a stream; `NONE` before connect.
     pub(crate) conn: u32,
     /// Bells of those who wait for any change.
@@ -115,24 +119,15 @@ pub struct Socket {
     /// A pending error that the connection itself does not know.
     pub(crate) error: Errno,
     pub(crate) rcvlowat: u32,
-    /// What connections of this socket start with.
-    pub(crate) options: Options,
-    /// What it is bound to.
-    pub(crate) local: Endpoint,
-    /// Listeners: the next of the same bucket, and the two queues.
-    pub(crate) listener_next: u32,
-    pub(crate) backlog: u32,
-    pub(crate) syn_queue: Queue,
-    pub(crate) accept_queue: Queue,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 192);
+const _: () = assert!(size_of::<Socket>() <= 72);
 
 impl Socket {
     /// Nobody's socket.
     pub(crate) fn empty() -> Socket {
         Socket {
-            free: NONE,
+            unconnected: NONE,
             generation: 0,
             holders: Holders([0; 4]),
             kind: Kind::Free,
@@ -142,27 +137,21 @@ impl Socket {
             wants_room: false,
             nonblocking: false,
             lingers: false,
-            _pad: 0,
+            fast_open: 0,
             linger_s: 0,
-            _pad2: 0,
+            fast_open_qlen: 0,
             conn: NONE,
             waiters: 0,
             items: NONE,
             error: Errno(0),
             rcvlowat: 1,
-            options: Options::default(),
-            local: Endpoint::new(Ip::UNSPECIFIED, 0),
-            listener_next: NONE,
-            backlog: 0,
-            syn_queue: Queue::EMPTY,
-            accept_queue: Queue::EMPTY,
         }
     }
 }
 
 impl SlabItem for Socket {
     fn free_link(&mut self) -> &mut u32 {
-        &mut self.free
+        &mut self.unconnected
     }
 }
 
@@ -170,22 +159,45 @@ impl Engine<'_> {
     /// socket(): an unconnected stream.
     pub fn open_stream(&mut self, family: Family, v6only: bool, holder: ProcId) -> Result<SocketId, Errno> {
         let options = Options::new(&self.state.tunables);
-        self.new_socket(Kind::Stream, family, v6only, options, holder)
+        self.new_socket(Kind::Stream, family, v6only, &options, holder)
     }
 
+    /// A socket without connection.
     pub(crate) fn new_socket(
         &mut self,
         kind: Kind,
         family: Family,
         v6only: bool,
-        options: Options,
+        options: &Options,
+        holder: ProcId,
+    ) -> Result<SocketId, Errno> {
+        let s = self.new_slot(kind, family, v6only, holder)?;
+        let Some(record) = self.unconnected.insert(Unconnected::new(*options)) else {
+            self.free_slot(s.index);
+            return Err(Errno::ENFILE);
+        };
+        self.sockets[s.index].unconnected = record;
+        Ok(s)
+    }
+
+    /// A socket whose connection is about to be attached.
+    pub(super) fn new_slot(
+        &mut self,
+        kind: Kind,
+        family: Family,
+        v6only: bool,
         holder: ProcId,
     ) -> Result<SocketId, Errno> {
         let generation = self.next_generation();
         let holders = Holders::of(holder);
-        let socket = Socket { generation, holders, kind, family, v6only, options, ..Socket::empty() };
+        let socket = Socket { generation, holders, kind, family, v6only, ..Socket::empty() };
         let index = self.sockets.insert(socket).ok_or(Errno::ENFILE)?;
         Ok(SocketId { index, generation })
+    }
+
+    fn free_slot(&mut self, index: u32) {
+        (self.sockets[index].kind, self.sockets[index].generation) = (Kind::Free, 0);
+        self.sockets.remove(index);
     }
 
     /// A number that names nothing else for the next four thousand million openings; never 0.
@@ -261,9 +273,10 @@ impl Engine<'_> {
                 self.orphan_connection(now, socket.conn, linger);
             }
             Kind::Stream => {}
+            Kind::Datagram => self.close_mailbox(index),
         }
-        (self.sockets[index].kind, self.sockets[index].generation) = (Kind::Free, 0);
-        self.sockets.remove(index);
+        self.drop_own(index);
+        self.free_slot(index);
     }
 
     /// Rings the bell at any change of the socket's readiness, until [`Engine::unwait`].

@@ -38,12 +38,19 @@ const ANSWER_INTERVAL_MS: u32 = 500;
 impl Tcb {
     /// A segment for this connection came; its frame is queued or released, in every case.
     pub fn arrive(&mut self, cx: &mut Context<'_, '_>, seg: &Segment, frame: FrameId) -> Arrival {
-        self.rcv.last_at = cx.now;
+        self.note_segment(cx, seg);
         if self.is_expected(seg) {
             let events = self.arrive_fast(cx, seg, frame);
             return Arrival { events, reply: None };
         }
         self.arrive_slow(cx, seg, frame)
+    }
+
+    #[inline]
+    pub(super) fn note_segment(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
+        self.rcv.last_at_ms = timestamps::ms(cx.now);
+        self.tally.segs_in = self.tally.segs_in.wrapping_add(1);
+        self.tally.data_segs_in = self.tally.data_segs_in.wrapping_add((seg.payload_len > 0).into());
     }
 
     /// The full procedure, whatever the state.
@@ -80,7 +87,7 @@ impl Tcb {
         frame: FrameId,
     ) -> Result<Events, Stop> {
         let mut events = self.fifth_ack(cx, seg)?;
-        self.sixth_urgent(seg);
+        events |= self.sixth_urgent(cx, seg, frame);
         events |= self.seventh_text(cx, seg, frame)?;
         events |= self.eighth_fin(cx, seg);
         Ok(events)
@@ -120,20 +127,20 @@ impl Tcb {
     /// Fifth: ACK. It moves SND.UNA, updates the window, and may acknowledge our FIN.
     pub(super) fn fifth_ack(&mut self, cx: &mut Context<'_, '_>, seg: &Segment) -> Result<Events, Stop> {
         self.check_ack(seg)?;
+        self.note_echo(cx, seg);
         self.ts.note(seg.options.timestamp, seg.seq, self.rcv.acked, cx.now);
         let window_moved = self.update_window(seg);
         self.timers.probes = 0;
-        if seg.ack.is_after(self.snd.una) {
-            let events = self.acknowledge(cx, seg.ack, seg.options.timestamp.map(|(_, echo)| echo));
-            if self.state == State::Closed {
-                return Err(Stop::Finished(events));
-            }
-            return Ok(events);
+        let is_front = seg.ack == self.snd.una && (self.snd.flight() > 0 || self.recovery.is_probing());
+        let is_duplicate = is_front && seg.len() == 0 && !window_moved;
+        if !is_duplicate && !seg.ack.is_after(self.snd.una) && seg.options.sack.is_empty() {
+            return Ok(Events::NONE);
         }
-        if self.is_acknowledging_front(seg.ack) && seg.len() == 0 && !window_moved {
-            self.note_duplicate_ack(cx);
+        let events = self.acknowledge(cx, seg, is_duplicate);
+        if self.state == State::Closed {
+            return Err(Stop::Finished(events));
         }
-        Ok(Events::NONE)
+        Ok(events)
     }
 
     /// Is the acknowledgement one that could be meant for us (RFC 5961 §5.2)?
@@ -171,10 +178,6 @@ impl Tcb {
         changed
     }
 
-    /// Sixth: URG. The pointer is not followed: urgent octets stay in line, where RFC 6093 says they belong, and nobody is
-    /// told (SO_OOBINLINE and SIGURG are not served yet).
-    fn sixth_urgent(&self, _seg: &Segment) {}
-
     /// Seventh: the text. After CLOSE nobody will ever read it: RST (RFC 9293 §3.6.1, and Linux to the letter).
     pub(super) fn seventh_text(
         &mut self,
@@ -197,6 +200,7 @@ impl Tcb {
             cx.frames.release(frame);
             return Ok(Events::NONE);
         }
+        self.note_marks(cx, seg);
         Ok(self.take_text(cx, seg, frame))
     }
 
@@ -234,6 +238,7 @@ impl Tcb {
             }
             Stop::Acknowledge(reason) => {
                 cx.counters.drops.count(reason);
+                self.note_repeated(cx, seg);
                 // Data is answered every time: its sender waits for it. All else might be an echo of our own answers.
                 if seg.payload_len > 0 && !seg.has(Flags::SYN) || self.may_answer(cx) {
                     self.owed.add(Owed::ACK);
@@ -242,13 +247,7 @@ impl Tcb {
             }
             Stop::Challenge(reason) => {
                 cx.counters.drops.count(reason);
-                if self.may_answer(cx) {
-                    cx.counters.challenge_acks += 1;
-                    self.owed.add(Owed::ACK);
-                } else {
-                    cx.counters.drops.count(Drop::ChallengeLimited);
-                }
-                Arrival::default()
+                Arrival { events: self.challenge(cx), reply: None }
             }
             Stop::Refuse(reason) => {
                 cx.counters.drops.count(reason);
@@ -284,6 +283,23 @@ impl Tcb {
         Control { seq, ..self.reset_segment(cx) }
     }
 
+    /// Owes a challenge ACK, if the connection has not just sent one.
+    fn challenge(&mut self, cx: &mut Context<'_, '_>) -> Events {
+        if !self.may_answer(cx) {
+            cx.counters.drops.count(Drop::ChallengeLimited);
+            return Events::NONE;
+        }
+        cx.counters.challenge_acks += 1;
+        let goes_anyway = self.owed.has(Owed::ACK);
+        self.owed.add(Owed::ACK);
+        if goes_anyway { Events::NONE } else { Events::CHALLENGE }
+    }
+
+    /// The challenge ACK that is owed is not sent: the stack as a whole sends too many (RFC 5961 §7).
+    pub fn withdraw_challenge(&mut self) {
+        self.owed.remove(Owed::ACK);
+    }
+
     /// The rate limit of answers to what may be forged or echoed.
     fn may_answer(&mut self, cx: &Context<'_, '_>) -> bool {
         let now = timestamps::ms(cx.now);
@@ -302,7 +318,7 @@ impl Tcb {
                 seq: self.snd.nxt,
                 ack: self.rcv.nxt,
                 flags: Flags::ACK,
-                window: self.rcv.offer_window(cx.frames.allowance()),
+                window: self.rcv.offer_window(cx.frames.allowance(), self.sack),
                 timestamp: self.ts.option(cx.now),
             });
             self.note_ack_sent(false);

@@ -3,7 +3,7 @@
 use super::sender::Fin;
 use super::state::Event;
 use super::{Arrival, Context, Events, State, Tcb};
-use crate::buf::{FRAME_SIZE, FrameId, Frames, Pressure, TX_HEADROOM};
+use crate::buf::{FrameId, TX_HEADROOM};
 use crate::wire::tcp::Control;
 
 /// SO_LINGER, as far as the connection is concerned.
@@ -16,16 +16,15 @@ pub enum Linger {
     Reset,
 }
 
-/// What a queued frame counts at least against the send buffer: so that writes of a byte each do not take all frames.
-const FRAME_COST_MIN: u32 = FRAME_SIZE as u32 / 2;
-
 impl Tcb {
     /// Queues a copy of `data` for sending; returns how much of it. 0 means: no room now, or no frame.
     pub fn write(&mut self, cx: &mut Context<'_, '_>, data: &[u8]) -> usize {
         if !self.may_send() {
             return 0;
         }
-        let wanted = data.len().min(self.send_room(cx.frames) as usize);
+        self.note_app_limited();
+        let room = if self.is_deferred() { u32::from(self.snd.mss) } else { u32::MAX };
+        let wanted = data.len().min(self.send_room(cx.frames).min(room) as usize);
         let mut left = &data[..wanted];
         if let Some((tail, room)) = self.snd.tail_room(cx.frames) {
             let n = room.min(left.len());
@@ -47,6 +46,11 @@ impl Tcb {
         }
         let written = wanted - left.len();
         self.wants_room |= written < data.len() || !self.is_writable(cx.frames);
+        if written > 0 {
+            // Only now: a call that brought nothing sends nothing either, and must not take the timer away.
+            self.look_at_pace(cx.now);
+            self.end_deferral(cx);
+        }
         self.arm_persist(cx);
         written
     }
@@ -64,7 +68,18 @@ impl Tcb {
         self.take(cx, n, |_, _| {})
     }
 
-    fn take(&mut self, cx: &mut Context<'_, '_>, n: usize, mut give: impl FnMut(usize, &[u8])) -> usize {
+    fn take(&mut self, cx: &mut Context<'_, '_>, n: usize, give: impl FnMut(usize, &[u8])) -> usize {
+        let n = self.read_limit(cx, n);
+        self.take_front(cx, n, give)
+    }
+
+    /// Takes up to `n` octets off the receive queue.
+    pub(super) fn take_front(
+        &mut self,
+        cx: &mut Context<'_, '_>,
+        n: usize,
+        mut give: impl FnMut(usize, &[u8]),
+    ) -> usize {
         let mut done = 0;
         while let Some(front) = self.rcv.queue.front().filter(|_| done < n) {
             let payload = cx.frames.payload(front);
@@ -79,17 +94,20 @@ impl Tcb {
             }
         }
         if done > 0 {
-            self.after_read(done as u32, cx.frames.allowance());
+            self.after_read(cx, done as u32);
         }
         done
     }
 
     fn peek(&self, cx: &Context<'_, '_>, out: &mut [u8]) -> usize {
+        let (mut skip, limit) = self.peek_limit(out.len());
         let mut done = 0;
         let mut at: Option<FrameId> = self.rcv.queue.front();
-        while let Some(id) = at.filter(|_| done < out.len()) {
+        while let Some(id) = at.filter(|_| done < limit) {
             let payload = cx.frames.payload(id);
-            let part = payload.len().min(out.len() - done);
+            let payload = &payload[skip.min(payload.len())..];
+            skip = 0;
+            let part = payload.len().min(limit - done);
             out[done..done + part].copy_from_slice(&payload[..part]);
             done += part;
             at = self.rcv.queue.next(cx.frames, id);
@@ -100,36 +118,6 @@ impl Tcb {
     /// Bytes that may be read now.
     pub fn available(&self) -> u32 {
         self.rcv.queue.bytes()
-    }
-
-    /// What the send queue counts against the send buffer.
-    fn send_used(&self) -> u32 {
-        self.snd.queue.bytes().max(self.snd.queue.frames() * FRAME_COST_MIN)
-    }
-
-    /// Bytes that may be written now.
-    #[inline]
-    pub fn send_room(&self, frames: &Frames<'_>) -> u32 {
-        let limit = match frames.allowance() {
-            u32::MAX => self.options.sndbuf_bytes,
-            allowance => self.scarce_limit(frames, allowance),
-        };
-        limit.saturating_sub(self.send_used())
-    }
-
-    /// When frames are few, one connection may not hold many; the last are for those whose peer has taken all so far.
-    #[cold]
-    fn scarce_limit(&self, frames: &Frames<'_>, allowance: u32) -> u32 {
-        let took_all = self.snd.bytes_acked > 0 && self.snd.queue.is_empty();
-        if frames.pressure() == Pressure::Exhausted && !took_all {
-            return 0;
-        }
-        self.options.sndbuf_bytes.min(allowance)
-    }
-
-    /// Whether there is room enough to call it writable: at least half of what is used (Linux: sk_stream_is_writeable).
-    pub fn is_writable(&self, frames: &Frames<'_>) -> bool {
-        self.send_room(frames) >= self.send_used().div_ceil(2).max(1)
     }
 
     /// Bytes queued and not acknowledged (SIOCOUTQ); our FIN counts as one, as on Linux.
@@ -160,7 +148,7 @@ impl Tcb {
 
     /// Whether more may be written: the connection stands and was not shut for sending.
     pub fn may_send(&self) -> bool {
-        self.state().may_send() && !self.is_send_shutdown()
+        (self.state().may_send() || self.is_early() || self.is_deferred()) && !self.is_send_shutdown()
     }
 
     /// Whether more may come: the peer's FIN was not reached, and the application did not shut the receiving side.
@@ -197,6 +185,10 @@ impl Tcb {
                 let reply = self.abort(cx);
                 Arrival { events: Events::CLOSED, reply }
             }
+            State::FinWait2 if self.options.fin_timeout_ms == super::Options::NO_FIN_WAIT => {
+                let reply = self.abort(cx);
+                Arrival { events: Events::CLOSED, reply }
+            }
             State::FinWait2 => {
                 self.start_fin_timeout(cx.now);
                 Arrival::default()
@@ -223,13 +215,6 @@ impl Tcb {
 
     pub fn set_cork(&mut self, on: bool) {
         self.options_mut().cork = on;
-    }
-
-    /// SO_RCVBUF: a larger limit counts at once, a smaller one for what is not offered yet.
-    pub fn set_receive_buffer(&mut self, bytes: u32) {
-        self.options.rcvbuf_bytes = bytes;
-        self.rcv.space_max = bytes;
-        self.rcv.space = self.rcv.space.min(bytes);
     }
 
     /// Starts or stops the keepalive timer; also after its intervals were changed.

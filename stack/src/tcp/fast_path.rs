@@ -4,10 +4,11 @@
 
 use super::{Context, Events, State, Tcb};
 use crate::buf::FrameId;
+use crate::ip::ecn;
 use crate::wire::tcp::{Flags, Segment};
 
-/// These decide what a segment is; PSH, ECE and CWR do not.
-const DECISIVE: u8 = Flags::FIN.0 | Flags::SYN.0 | Flags::RST.0 | Flags::ACK.0 | Flags::URG.0;
+/// These decide what a segment is; PSH does not.
+const DECISIVE: u8 = !Flags::PSH.0;
 
 impl Tcb {
     /// Whether the segment is the next data, or a new acknowledgement, and nothing else.
@@ -20,13 +21,16 @@ impl Tcb {
         };
         self.state == State::Established
             && seg.flags.0 & DECISIVE == Flags::ACK.0
+            && seg.ecn != ecn::CE
             && seg.seq == rcv.nxt
             && timestamp_is_fine
             && seg.ack.since(snd.una) <= snd.flight()
             && u32::from(seg.payload_len) <= rcv.window()
             && (seg.payload_len != 0 || seg.ack != snd.una)
             && rcv.is_calm()
-            && self.recovery.is_calm()
+            && !self.urgent.is_awaited()
+            && seg.options.sack.is_empty()
+            && self.is_calm()
     }
 
     /// Steps five and seven, for a segment that [`Tcb::is_expected`].
@@ -38,7 +42,7 @@ impl Tcb {
         self.timers.probes = 0;
         let mut events = Events::NONE;
         if seg.ack != self.snd.una {
-            events = self.acknowledge(cx, seg.ack, seg.options.timestamp.map(|(_, echo)| echo));
+            events = self.acknowledge(cx, seg, false);
         }
         if seg.payload_len == 0 {
             cx.frames.release(frame);

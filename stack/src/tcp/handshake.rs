@@ -18,7 +18,7 @@ impl Tcb {
     ) -> Result<Events, Stop> {
         // First, ACK: it can only be for our SYN.
         let acks_syn = seg.has(Flags::ACK);
-        if acks_syn && seg.ack != self.snd.nxt {
+        if acks_syn && !self.acks_our_syn(seg) {
             return Err(Stop::Refuse(Drop::AckInvalid));
         }
         // Second, RST: believed when it acknowledges our SYN.
@@ -37,7 +37,7 @@ impl Tcb {
             cx.frames.release(frame);
             return Ok(Events::NONE);
         }
-        let events = self.synchronize(cx, seg);
+        let events = self.synchronize(cx, seg) | self.settle_syn_data(cx, seg);
         self.owed.add(Owed::ACK);
         // "If there are other controls or text in the segment, continue at the sixth step."
         let rest = without_syn(seg);
@@ -65,6 +65,7 @@ impl Tcb {
         self.second_reset(seg)?;
         self.fourth_syn(seg)?;
         self.fifth_ack_of_syn(seg)?;
+        self.defer(seg)?;
         let connected = self.synchronize(cx, seg);
         if stripped.is_some() {
             self.owed.add(Owed::ACK);
@@ -72,30 +73,45 @@ impl Tcb {
         Ok(connected | self.fifth_to_eighth(cx, seg, frame)?)
     }
 
+    /// TCP_DEFER_ACCEPT: a bare ACK is not looked at; the peer's data will acknowledge as well.
+    fn defer(&mut self, seg: &Segment) -> Step {
+        let is_due = self.passive && !self.is_early() && self.timers.retransmits < self.options.defer_accept;
+        if is_due && seg.len() == 0 {
+            self.last_ack_came = true;
+            return Err(Stop::Drop(Drop::AckDeferred));
+        }
+        Ok(())
+    }
+
     /// Fifth, in SYN-RECEIVED: an ACK that is not for our SYN belongs to another connection.
     fn fifth_ack_of_syn(&self, seg: &Segment) -> Step {
         match seg.has(Flags::ACK) {
             false => Err(Stop::Drop(Drop::NoAck)),
-            true if seg.ack != self.snd.nxt => Err(Stop::Refuse(Drop::AckInvalid)),
+            true if !self.acks_our_syn(seg) => Err(Stop::Refuse(Drop::AckInvalid)),
             true => Ok(()),
         }
     }
 
     /// Our SYN is acknowledged and theirs is here: ESTABLISHED, and what follows from it.
     fn synchronize(&mut self, cx: &mut Context<'_, '_>, seg: &Segment) -> Events {
+        let is_unmeasured = self.is_handshake_unmeasured();
         let was_resent = self.timers.retransmits > 0;
         let sent_at = self.snd.last_sent_at;
-        let from_syn =
-            (!was_resent && sent_at.is_set()).then(|| cx.now.since_us(sent_at).min(u64::from(u32::MAX)) as u32);
-        self.take_rtt(cx, from_syn, seg.options.timestamp.map(|(_, echo)| echo), cx.now);
+        let from_syn = (!was_resent && sent_at.is_set() && !is_unmeasured)
+            .then(|| cx.now.since_us(sent_at).min(u64::from(u32::MAX)) as u32);
+        let from_echo = || seg.options.timestamp.and_then(|(_, echo)| self.ts.rtt_us(echo, cx.now));
+        if let Some(us) = from_syn.or_else(from_echo) {
+            self.take_rtt(cx, us, None);
+        }
         if was_resent {
             self.rtt.distrust();
         }
         if self.timers.retransmits > 1 {
             self.congestion.distrust(u32::from(self.snd.mss));
         }
+        self.congestion.start(cx.now, self.rtt.srtt_us());
         self.owed.remove(Owed::SYN);
-        self.snd.una = self.snd.nxt;
+        self.snd.una = self.snd.iss + 1;
         self.timers.note_progress();
         self.timers.backoff = 0;
         self.timers.stop_retransmit();
@@ -103,6 +119,11 @@ impl Tcb {
         self.snd.wnd = u32::from(seg.window) << shift;
         self.snd.max_wnd = self.snd.wnd;
         (self.snd.wl1, self.snd.wl2) = (seg.seq, seg.ack);
+        self.start_buffers(cx);
+        if self.snd.flight() > 0 {
+            // Data went before the handshake was complete.
+            self.timers.arm_retransmit(cx.now, self.rto_us(cx));
+        }
         let mut events = self.transit(cx, Event::Synchronized) | Events::CONNECTED | Events::WRITABLE;
         if self.snd.fin != super::sender::Fin::None {
             events |= self.transit(cx, Event::Close);
@@ -115,13 +136,28 @@ impl Tcb {
 }
 
 /// The segment without its SYN: what is behind it.
-fn without_syn(seg: &Segment) -> Segment {
+pub(super) fn without_syn(seg: &Segment) -> Segment {
     Segment { seq: seg.seq + 1, flags: seg.flags.without(Flags::SYN), ..*seg }
 }
 
 impl Tcb {
+    /// An acknowledgement of our SYN, and perhaps of data that went with it or soon after.
+    fn acks_our_syn(&self, seg: &Segment) -> bool {
+        seg.ack.is_after(self.snd.iss) && !seg.ack.is_after(self.snd.nxt)
+    }
+
+    /// Whether the segment, in SYN-RECEIVED, is the handshake's last.
+    pub fn would_complete(&self, seg: &Segment) -> bool {
+        self.acks_our_syn(seg) && seg.seq == self.rcv.nxt
+    }
+
     /// The sequence number of our SYN.
     pub(super) fn syn_seq(&self) -> Seq {
         self.snd.iss
+    }
+
+    /// Whether a SYN-ACK went unanswered: who comes now may have its place.
+    pub fn is_half_open_stale(&self) -> bool {
+        self.state == State::SynReceived && self.timers.retransmits > 0 && !self.last_ack_came
     }
 }

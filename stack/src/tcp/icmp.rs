@@ -1,6 +1,5 @@
 //! What routers say about a connection (RFC 5461, RFC 1191, RFC 8201).
 
-use super::recovery::Phase;
 use super::{Arrival, Context, Events, Seq, State, Tcb, TcpError};
 use crate::drops::Drop;
 
@@ -15,8 +14,10 @@ pub enum IcmpKind {
     NetUnreachable,
     PortUnreachable,
     ProtocolUnreachable,
-    /// Administratively prohibited, source quench and the rest: nothing to do.
-    Other,
+    /// A filter of IPv6 said no. (What one of IPv4 says counts as [`IcmpKind::HostUnreachable`], as on Linux.)
+    Prohibited,
+    /// Somebody could not read our header.
+    ParameterProblem,
 }
 
 impl Tcb {
@@ -34,37 +35,46 @@ impl Tcb {
             }
             IcmpKind::HostUnreachable => TcpError::HostUnreachable,
             IcmpKind::NetUnreachable => TcpError::NetUnreachable,
-            IcmpKind::PortUnreachable | IcmpKind::ProtocolUnreachable => TcpError::Refused,
-            IcmpKind::Other => return Arrival::default(),
+            IcmpKind::PortUnreachable => TcpError::Refused,
+            IcmpKind::ProtocolUnreachable => TcpError::NoProtocol,
+            IcmpKind::Prohibited => TcpError::Forbidden,
+            IcmpKind::ParameterProblem => TcpError::Protocol,
         };
-        // Before the handshake the application hears it at once, as Linux does it; after it, an unreachable host may be
-        // back soon: the error is kept for when we give up (RFC 5461 §4).
-        let events = if self.state == State::SynSent || self.state == State::SynReceived {
-            self.end(cx, Some(error))
-        } else {
-            if matches!(error, TcpError::HostUnreachable | TcpError::NetUnreachable) {
+        Arrival { events: self.hear(cx, error, quoted), reply: None }
+    }
+
+    /// What an error means depends on how far the connection has got (as on Linux). Before the handshake the application hears
+    /// it at once. A listener's half-open connection is given up when there is no way to its peer, and outlasts all else. After
+    /// the handshake, an unreachable host may be back soon: the error is kept for when we give up (RFC 5461 §4).
+    fn hear(&mut self, cx: &mut Context<'_, '_>, error: TcpError, quoted: Seq) -> Events {
+        let is_no_way = matches!(error, TcpError::HostUnreachable | TcpError::NetUnreachable);
+        match self.state {
+            State::SynSent => self.end(cx, Some(error)),
+            State::SynReceived if !self.passive => self.end(cx, Some(error)),
+            State::SynReceived if !self.is_early() => match is_no_way {
+                true => self.end(cx, Some(error)),
+                false => Events::NONE,
+            },
+            _ => {
                 self.note_soft_error(error);
+                if is_no_way && quoted == self.snd.una {
+                    self.revert_backoff(cx);
+                }
+                Events::NONE
             }
-            Events::NONE
-        };
-        Arrival { events, reply: None }
+        }
+    }
+
+    /// Our own device carries packets of `mtu` octets from now on; more than the path did is of no use to a live connection.
+    pub fn handle_device_mtu(&mut self, cx: &mut Context<'_, '_>, mtu: u16) {
+        self.shrink_path(cx, u32::from(mtu));
     }
 
     /// The path carries less than we thought: what is in flight and too long goes again, in shorter segments. No sign of
-    /// congestion. The floors are Linux's `min_pmtu` and IPv6's minimum MTU: less is an attack.
+    /// congestion.
     fn shrink_path(&mut self, cx: &mut Context<'_, '_>, mtu: u32) {
-        let (ip_header, floor) = if self.flow().local.ip.is_v4() { (20, 552) } else { (40, 1280) };
-        let mss = mtu.max(floor).saturating_sub(ip_header + 20).min(u32::from(u16::MAX)) as u16;
-        if mss >= self.snd.wire_mss {
-            return;
-        }
-        self.snd.wire_mss = mss;
-        self.settle_mss();
-        if self.state.is_synchronized() {
-            self.snd.mark_lost_above(cx.frames, self.snd.mss);
-            if self.snd.lost > 0 && self.recovery.phase == Phase::Open {
-                self.recovery.retransmit_now = true;
-            }
+        if self.limit_path(mtu) && self.state.is_synchronized() {
+            self.resend_longer_than(cx, self.snd.mss);
         }
     }
 }

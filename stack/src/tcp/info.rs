@@ -1,20 +1,42 @@
-//! What tools may see of a connection: the fields of Linux's `struct tcp_info` that we know.
+//! What tools may see of a connection: the fields of Linux's `struct tcp_info` that mean something here.
 
+use super::recovery::Phase;
 use super::{State, Tcb};
-use crate::time::{Instant, MS};
+use crate::time::{Instant, MS, SEC};
+use crate::wire::tcp::{HEADER_LEN, TIMESTAMP_LEN};
 
-/// A snapshot of a connection. Sizes in bytes, times in microseconds, unless the name says otherwise.
+/// What is counted of a connection for tools alone. Wraps, as Linux's does.
+#[derive(Clone, Copy, Default, Debug)]
+#[repr(C)]
+pub(super) struct Tally {
+    pub(super) segs_in: u32,
+    pub(super) data_segs_in: u32,
+    pub(super) segs_out: u32,
+    pub(super) data_segs_out: u32,
+    pub(super) out_of_order: u32,
+    /// Clock's low half in milliseconds: when data came last.
+    pub(super) data_at_ms: u32,
+    pub(super) bytes_retrans: u64,
+}
+
+/// A snapshot of a connection. Sizes in bytes, times in microseconds, unless the name says otherwise. What Linux tells
+/// in segments is [`Info::segments`] of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Info {
     pub state: State,
+    /// Linux's number of it: open, disorder, reduced, recovery, loss.
+    pub ca_state: u8,
     pub retransmits: u8,
     pub probes: u8,
     pub backoff: u8,
     pub timestamps: bool,
+    pub sack: bool,
     pub window_scaling: bool,
     pub snd_wscale: u8,
     pub rcv_wscale: u8,
     pub rto_us: u32,
+    /// The longest delay of an acknowledgement; 0 while nothing came.
+    pub ato_us: u32,
     pub rtt_us: u32,
     pub rttvar_us: u32,
     pub min_rtt_us: u32,
@@ -23,56 +45,141 @@ pub struct Info {
     pub rcv_mss: u32,
     pub advmss: u32,
     pub path_mss: u32,
+    /// The largest packet, headers included.
+    pub pmtu: u32,
     pub snd_cwnd: u32,
     pub snd_ssthresh: u32,
     pub snd_wnd: u32,
     pub rcv_wnd: u32,
+    /// The window we would offer at most now; the receiver's round trip; the most that was read in one.
+    pub rcv_ssthresh: u32,
+    pub rcv_rtt_us: u32,
     pub rcv_space: u32,
     pub unacked: u32,
     pub lost: u32,
+    /// Octets the peer reported beyond its acknowledgement; and those on their way again.
+    pub sacked: u32,
+    pub retrans: u32,
+    /// Segments that reordering moved at most (three, until there was some); duplicates the peer reported.
+    pub reordering: u32,
+    pub dsack_dups: u32,
     pub notsent: u32,
     /// Segments sent again, ever.
     pub retrans_total: u32,
     pub bytes_acked: u64,
     pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub bytes_retrans: u64,
+    pub segs_in: u32,
+    pub data_segs_in: u32,
+    pub segs_out: u32,
+    pub data_segs_out: u32,
+    /// Segments that came out of order.
+    pub out_of_order: u32,
+    /// Bytes a second: how fast data goes out, and at most may; how fast it was delivered lately, and whether the application held that down.
+    pub pacing_rate: u64,
+    pub max_pacing_rate: u64,
+    pub delivery_rate: u64,
+    pub is_app_limited: bool,
+    /// Both ends agreed on explicit congestion notification.
+    pub ecn: bool,
     pub last_data_sent_ms: u32,
     pub last_data_recv_ms: u32,
+    pub last_ack_recv_ms: u32,
+}
+
+/// Linux's TCP_ATO_MIN, which is our longest delay as well.
+const ATO_US: u32 = 40 * MS as u32;
+
+impl Info {
+    /// Bytes as segments, the last one perhaps not full.
+    pub fn segments(&self, bytes: u32) -> u32 {
+        bytes.div_ceil(self.snd_mss.max(1))
+    }
 }
 
 impl Tcb {
     pub fn info(&self, now: Instant) -> Info {
-        let (snd, rcv) = (&self.snd, &self.rcv);
+        let (snd, rcv, tally) = (&self.snd, &self.rcv, &self.tally);
         let ms_since = |at: Instant| (now.since_us(at) / MS).min(u64::from(u32::MAX)) as u32;
+        let timestamp = if self.ts.on { TIMESTAMP_LEN as u32 } else { 0 };
+        let (delivery_rate, is_app_limited) = self.delivery_rate();
+        let rto_us = (self.rtt.rto_us() << self.timers.backoff.min(20)).min(120 * SEC);
         Info {
             state: self.state,
+            ca_state: self.ca_state(),
             retransmits: self.timers.retransmits,
             probes: self.timers.probes,
             backoff: self.timers.backoff,
             timestamps: self.ts.on,
+            sack: self.sack,
             window_scaling: rcv.scaling,
             snd_wscale: snd.shift,
             rcv_wscale: rcv.shift,
-            rto_us: self.rtt.rto_us().min(u64::from(u32::MAX)) as u32,
+            rto_us: if self.state.is_synchronized() { rto_us as u32 } else { self.rtt.rto_us() as u32 },
+            ato_us: if rcv.bytes_total > 0 { ATO_US } else { 0 },
             rtt_us: self.rtt.srtt_us(),
             rttvar_us: self.rtt.rttvar_us(),
             min_rtt_us: self.rtt.min_us(),
             snd_mss: u32::from(snd.mss),
             rcv_mss: u32::from(rcv.mss),
-            advmss: u32::from(rcv.own_mss),
+            advmss: u32::from(rcv.own_mss).saturating_sub(timestamp),
             path_mss: u32::from(snd.wire_mss),
-            snd_cwnd: self.congestion.cwnd,
-            snd_ssthresh: self.congestion.ssthresh,
+            pmtu: self.pmtu(),
+            snd_cwnd: self.congestion.cwnd(),
+            snd_ssthresh: self.congestion.ssthresh(),
             snd_wnd: snd.wnd,
             rcv_wnd: rcv.window(),
-            rcv_space: rcv.space,
+            rcv_ssthresh: rcv.space,
+            rcv_rtt_us: rcv.pace.rtt_us(),
+            rcv_space: rcv.pace.copied_most,
             unacked: snd.flight(),
-            lost: snd.lost,
+            lost: snd.board.lost,
+            sacked: snd.board.sacked,
+            retrans: snd.board.resent,
+            reordering: self.recovery.reordering(),
+            dsack_dups: self.recovery.dsacks(),
             notsent: snd.unsent(),
             retrans_total: snd.retransmits_total,
             bytes_acked: snd.bytes_acked,
             bytes_received: rcv.bytes_total,
+            bytes_sent: snd.bytes_acked + u64::from(snd.flight()) + tally.bytes_retrans,
+            bytes_retrans: tally.bytes_retrans,
+            segs_in: tally.segs_in,
+            data_segs_in: tally.data_segs_in,
+            segs_out: tally.segs_out,
+            data_segs_out: tally.data_segs_out,
+            out_of_order: tally.out_of_order,
+            pacing_rate: self.shown_rate(),
+            max_pacing_rate: self.options.max_pacing_rate,
+            delivery_rate,
+            is_app_limited,
+            ecn: self.ecn.is_on(),
             last_data_sent_ms: ms_since(snd.last_sent_at),
-            last_data_recv_ms: ms_since(rcv.last_at),
+            last_data_recv_ms: super::timestamps::ms(now).wrapping_sub(tally.data_at_ms),
+            last_ack_recv_ms: super::timestamps::ms_since(rcv.last_at_ms, now),
         }
+    }
+
+    fn ca_state(&self) -> u8 {
+        match self.recovery.phase {
+            Phase::Loss => 4,
+            Phase::Recovering => 3,
+            _ => u8::from(self.recovery.dupacks > 0 || self.snd.board.sacked > 0),
+        }
+    }
+
+    /// The MSS and what stands in front of it. Smaller than the path's when the peer announced less.
+    fn pmtu(&self) -> u32 {
+        u32::from(self.snd.wire_mss) + HEADER_LEN as u32 + crate::ip::header_len(&self.flow().remote.ip) as u32
+    }
+
+    /// The algorithm's, or what Linux works out where nobody paces: twice the window in a round trip of slow start, a fifth
+    /// more than it later. Unknown is "unlimited", as there.
+    fn shown_rate(&self) -> u64 {
+        let (cwnd, srtt_us) = (u64::from(self.congestion.cwnd()), u64::from(self.rtt.srtt_us()));
+        let percent = if self.congestion.cwnd() < self.congestion.ssthresh() / 2 { 200 } else { 120 };
+        let by_window = (cwnd * percent / 100 * SEC).checked_div(srtt_us).unwrap_or(u64::MAX);
+        self.pace().unwrap_or(by_window)
     }
 }

@@ -1,19 +1,18 @@
 //! The words by which the engine chains connections into its lists. The protocol machine does not look at them.
 
-use crate::addr::Mac;
+use crate::link::Hop;
 use crate::slab::NONE;
-use crate::time::Instant;
 
 /// Intrusive links of one connection; they belong to the engine.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Links {
-    pub free: u32,
+    /// The next of the same bucket of the flow table. Links free slots.
     pub hash_next: u32,
     pub wheel_prev: u32,
     pub wheel_next: u32,
-    pub wheel_slot: u32,
-    pub wheel_at: Instant,
+    /// The tick of the wheel's entry, while there is one; wraps.
+    pub wheel_tick: u32,
     pub transmit_next: u32,
     pub in_transmit: bool,
     /// No socket holds the connection any more.
@@ -25,20 +24,25 @@ pub struct Links {
     pub queue_prev: u32,
     pub socket: u32,
     pub listener: u32,
-    pub peer_mac: Mac,
-    /// The generation of the tables when `peer_mac` was looked up; 0 before that.
+    /// The next stop on the way to the peer.
+    pub hop: Hop,
+    /// The generation of the tables when `hop` was looked up; 0 before that.
     pub mac_generation: u16,
+    /// Where in the timer wheel; [`Links::NO_SLOT`]: nowhere.
+    pub wheel_slot: u16,
+}
+
+impl Links {
+    pub const NO_SLOT: u16 = u16::MAX;
 }
 
 impl Default for Links {
     fn default() -> Self {
         Links {
-            free: NONE,
             hash_next: NONE,
             wheel_prev: NONE,
             wheel_next: NONE,
-            wheel_slot: NONE,
-            wheel_at: Instant::ZERO,
+            wheel_tick: 0,
             transmit_next: NONE,
             in_transmit: false,
             orphan: false,
@@ -48,8 +52,9 @@ impl Default for Links {
             queue_prev: NONE,
             socket: NONE,
             listener: NONE,
-            peer_mac: Mac([0; 6]),
+            hop: Hop::default(),
             mac_generation: 0,
+            wheel_slot: Links::NO_SLOT,
         }
     }
 }

@@ -2,12 +2,18 @@
 //!
 //! Read `state.rs` (the table), then `arrive.rs` (the RFC's eight steps), then any step. In the order a segment travels:
 //! - `listen.rs`, `handshake.rs`, `arrive.rs`: the three parts of RFC 9293 §3.10.7, SEGMENT ARRIVES;
+//! - `fast_open.rs`: data on the SYN;
 //! - `fast_path.rs`: one guard in front of the steps, for the segments that nearly all are;
-//! - `receiver.rs`: RCV: reassembly, the window we offer, what acknowledgement is owed;
+//! - `receiver.rs`: RCV: the window we offer, what acknowledgement is owed; `reassembly.rs`: what came out of order;
+//! - `buffers.rs`: how large the two buffers are;
 //! - `sender.rs`: SND: what is queued, in flight, lost; `rtt.rs`, `recovery/`, `congestion/` say when and how much;
-//! - `transmit.rs`: the one place where segments are made, out of what is owed;
-//! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says;
-//! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers;
+//! - `transmit.rs`: the one place where segments are made, out of what is owed; `pacing.rs`: when data may go;
+//! - `ecn.rs`: the network's marks, ours and the peer's;
+//! - `urgent.rs`: urgent pointers, both ways;
+//! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says,
+//!   `path_mtu.rs`: how long its packets may be;
+//! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers,
+//!   `cookie.rs`: those that stand for a SYN;
 //! - `tcb.rs`, `options.rs`, `links.rs`, `seq.rs`: the record of a connection and its vocabulary.
 //!
 //! A caller gives a segment, a deadline or a call to a [`Tcb`], reads the [`Events`] of the [`Arrival`], and then asks
@@ -15,8 +21,12 @@
 //! [`Control`](crate::wire::tcp::Control) an [`Arrival`] carries.
 
 mod arrive;
+mod buffers;
 mod calls;
 mod congestion;
+mod cookie;
+mod ecn;
+mod fast_open;
 mod fast_path;
 mod handshake;
 mod icmp;
@@ -25,6 +35,9 @@ mod isn;
 mod links;
 mod listen;
 mod options;
+mod pacing;
+mod path_mtu;
+mod reassembly;
 mod receiver;
 mod recovery;
 mod sender;
@@ -35,14 +48,18 @@ mod time_wait;
 mod timers;
 mod timestamps;
 mod transmit;
+mod urgent;
 
 use crate::buf::{FrameId, Frames};
 use crate::counters::Counters;
 use crate::time::Instant;
 use crate::tunables::Tunables;
-use crate::wire::tcp::Control;
+use crate::wire::tcp::{Control, FastOpenCookie};
 
 pub use calls::Linger;
+pub use congestion::Algorithm;
+pub use cookie::{COOKIE_LIFE_US, make_cookie, read_cookie};
+pub use fast_open::fast_open_cookie;
 pub use icmp::IcmpKind;
 pub use info::Info;
 pub use isn::{isn, ts_offset};
@@ -53,6 +70,7 @@ pub use seq::Seq;
 pub use state::State;
 pub use tcb::Tcb;
 pub use time_wait::{TimeWait, TimeWaitVerdict};
+pub use urgent::UrgentOctet;
 
 /// What the machine works with, besides the connection itself.
 pub struct Context<'a, 'm> {
@@ -60,6 +78,8 @@ pub struct Context<'a, 'm> {
     pub frames: &'a mut Frames<'m>,
     pub counters: &'a mut Counters,
     pub tunables: &'a Tunables,
+    /// What a SYN or SYN-ACK that [offers](Tcb::offers_cookie) one carries.
+    pub cookie: Option<FastOpenCookie>,
 }
 
 /// What became of a connection, for the socket layer.
@@ -86,6 +106,10 @@ impl Events {
     /// The connection entered TIME-WAIT (or, already there, was let go of by the application): when no socket holds
     /// it, a [`TimeWait`] may take its place.
     pub const TIME_WAIT: Events = Events(1 << 7);
+    /// An urgent octet is here.
+    pub const URGENT: Events = Events(1 << 8);
+    /// A challenge ACK is owed; the stack may have sent too many ([`Tcb::withdraw_challenge`]).
+    pub const CHALLENGE: Events = Events(1 << 12);
 
     pub const fn has(self, other: Events) -> bool {
         self.0 & other.0 == other.0
@@ -127,6 +151,8 @@ pub struct Outgoing {
     pub frame: FrameId,
     pub off: u16,
     pub len: u16,
+    /// The TOS octet (traffic class) of the IP header.
+    pub tos: u8,
     /// The frame stays in the send queue (it has data); otherwise whoever sends it releases it.
     pub keep: bool,
 }
@@ -145,13 +171,19 @@ pub enum TcpError {
     NetUnreachable,
     /// RST after the peer's FIN: EPIPE, as Linux reports it.
     Pipe,
+    /// ICMP: protocol unreachable, ENOPROTOOPT; parameter problem, EPROTO; prohibited (IPv6), EACCES.
+    NoProtocol,
+    Protocol,
+    Forbidden,
 }
 
 impl TcpError {
     /// From the byte a [`Tcb`] keeps; 0 is no error.
     fn from_code(code: u8) -> Option<TcpError> {
         use TcpError::*;
-        [Reset, Refused, TimedOut, HostUnreachable, NetUnreachable, Pipe].into_iter().find(|&e| e as u8 == code)
+        [Reset, Refused, TimedOut, HostUnreachable, NetUnreachable, Pipe, NoProtocol, Protocol, Forbidden]
+            .into_iter()
+            .find(|&e| e as u8 == code)
     }
 }
 

@@ -3,17 +3,16 @@
 //! Payload stays in the frame it came in until it is read: the receive queue and the out-of-order queue are lists of
 //! frame slices. Small segments are copied behind the last one, so that they do not each hold a frame down.
 
+use super::buffers::Pace;
+use super::reassembly::{APPEND_MAX, RESERVED_FRAMES, Reassembly};
 use super::tcb::Owed;
 use super::{Context, Events, Seq, Tcb};
 use crate::buf::{FRAME_SIZE, FrameId, FrameList, Frames, Pressure};
 use crate::drops::Drop;
 use crate::time::{Instant, MS};
-use crate::wire::tcp::Segment;
+use crate::tunables::Tunables;
+use crate::wire::tcp::{Flags, HEADER_LEN, HEADER_LEN_MAX, SackBlocks, Segment, TIMESTAMP_LEN};
 
-/// Payload up to this length is copied behind the last frame's, when it has room.
-const APPEND_MAX: u16 = 512;
-/// The window a connection starts with; it doubles while the application keeps up.
-const SPACE_START: u32 = 64 * 1024;
 /// Acknowledgements of a young connection wait only this long: the peer's slow start, or its Nagle, may hang on them.
 /// (Linux sends its first 16 at once; then an application that answers has no chance to save one.)
 const QUICK_ACK_US: u64 = MS;
@@ -32,18 +31,18 @@ pub(super) struct Receiver {
     pub(super) acked: Seq,
     pub(super) irs: Seq,
     pub(super) queue: FrameList,
-    pub(super) out_of_order: FrameList,
+    pub(super) out_of_order: Reassembly,
     /// Where the peer's FIN is, once `fin_known`.
     fin_at: Seq,
     /// Octets of window we are ready to offer now, and at most.
     pub(super) space: u32,
     pub(super) space_max: u32,
-    /// Octets read since `space` was last reconsidered.
-    copied: u32,
+    /// What `space` follows.
+    pub(super) pace: Pace,
+    /// When the last segment came, in milliseconds.
+    pub(super) last_at_ms: u32,
     /// Octets ever received in order: for tools.
     pub(super) bytes_total: u64,
-    /// When the last segment came.
-    pub(super) last_at: Instant,
     /// When the last out-of-window segment was answered, in milliseconds.
     pub(super) answered_at_ms: u32,
     /// The largest segment seen lately, and the MSS we announced.
@@ -62,18 +61,19 @@ pub(super) struct Receiver {
     pub(super) fin_reached: bool,
     /// The application will not read any more.
     pub(super) is_shutdown: bool,
-    _pad: u8,
 }
 
-/// Free frames below which nothing is kept out of order.
-const RESERVED_FRAMES: u32 = 32;
+/// Octets of options in a header.
+const OPTIONS_MAX: u16 = (HEADER_LEN_MAX - HEADER_LEN) as u16;
+/// Frames that may be held out of order, however small the buffer.
+const REASSEMBLY_FRAMES_MIN: u32 = 16;
 
 impl Receiver {
-    /// `most` is the largest buffer the connection may ever get: it decides the shift. `now` is today's limit, and
-    /// `allowance` what the frames that are left allow.
-    pub(super) fn new(mss: u16, most: u32, now: u32, allowance: u32) -> Receiver {
+    /// With a window of `space` to begin with and `space_max` at most. `allowance` is what the frames that are left allow.
+    /// The shift covers the whole of the largest buffer, as Linux's does, though a window is half of it.
+    pub(super) fn new(mss: u16, space: u32, space_max: u32, allowance: u32) -> Receiver {
         let mut shift = 0;
-        while shift < 14 && most >> shift > u32::from(u16::MAX) {
+        while shift < 14 && space_max.saturating_mul(2) >> shift > u32::from(u16::MAX) {
             shift += 1;
         }
         Receiver {
@@ -82,13 +82,13 @@ impl Receiver {
             acked: Seq(0),
             irs: Seq(0),
             queue: FrameList::EMPTY,
-            out_of_order: FrameList::EMPTY,
+            out_of_order: Reassembly::EMPTY,
             fin_at: Seq(0),
-            space: SPACE_START.min(now).min(allowance),
-            space_max: now,
-            copied: 0,
+            space: space.min(space_max).min(allowance),
+            space_max,
+            pace: Pace::default(),
+            last_at_ms: 0,
             bytes_total: 0,
-            last_at: Instant::ZERO,
             answered_at_ms: 0,
             mss: mss.min(536),
             own_mss: mss,
@@ -100,13 +100,14 @@ impl Receiver {
             fin_known: false,
             fin_reached: false,
             is_shutdown: false,
-            _pad: 0,
         }
     }
 
-    /// The window field of a SYN: never scaled.
-    pub(super) fn syn_window(&self) -> u16 {
-        self.space.min(u32::from(u16::MAX)) as u16
+    /// The window field of a SYN: never scaled. That of a SYN-ACK counts from what it acknowledges: data that came with the
+    /// SYN (RFC 7413) has used some of it.
+    pub(super) fn syn_window(&self, knows_peer: bool) -> u16 {
+        let window = if knows_peer { self.window() } else { self.space };
+        window.min(u32::from(u16::MAX)) as u16
     }
 
     /// The peer's first sequence number is known.
@@ -114,7 +115,7 @@ impl Receiver {
         self.irs = irs;
         self.nxt = irs + 1;
         self.acked = self.nxt;
-        self.edge = self.nxt + u32::from(self.syn_window());
+        self.edge = self.nxt + u32::from(self.syn_window(false));
         self.scaling &= peer_scales;
         if !self.scaling {
             self.shift = 0;
@@ -158,16 +159,22 @@ impl Receiver {
 
     /// Decides the window field of the next segment and moves the right edge to match.
     #[inline]
-    pub(super) fn offer_window(&mut self, allowance: u32) -> u16 {
+    pub(super) fn offer_window(&mut self, allowance: u32, sack: bool) -> u16 {
         let now = self.window();
         let mut room = self.room(allowance).min(u32::from(u16::MAX) << self.shift);
         // Silly-window avoidance (RFC 9293 §3.8.6.2.2): open by a segment or half the buffer, or not at all. And while there
-        // is a hole the edge stays: an acknowledgement with another window is no duplicate, and the peer counts those.
-        if room < u32::from(self.mss).min(self.space / 2) || !self.out_of_order.is_empty() && now > 0 {
+        // is a hole the edge stays for a peer without selective acknowledgements: to it, an acknowledgement with another
+        // window is no duplicate, and it counts those.
+        if room < u32::from(self.mss).min(self.space / 2) || !sack && !self.out_of_order.is_empty() && now > 0 {
             room = 0;
         }
-        // What was offered does not shrink, not even by rounding.
-        let offered = (now + (1 << self.shift) - 1) >> self.shift;
+        // What was offered does not shrink, not even by rounding: unless rounding up would be done so often that it is no
+        // rounding any more. Then the peer sees the edge move left by less than a unit (RFC 7323 §2.4); we keep our word.
+        let unit = 1 << self.shift;
+        let mut offered = (now + unit - 1) >> self.shift;
+        if self.queue.bytes() + (offered << self.shift) > self.space.saturating_add(unit) {
+            offered = now >> self.shift;
+        }
         let field = (room >> self.shift).max(offered).min(u32::from(u16::MAX));
         self.edge = self.edge.later(self.nxt + (field << self.shift));
         field as u16
@@ -204,14 +211,13 @@ impl Receiver {
 
     /// Moves what has come into order from the out-of-order queue.
     fn drain_out_of_order(&mut self, cx: &mut Context<'_, '_>) {
-        while let Some(id) = self.out_of_order.front() {
+        while let Some(id) = self.out_of_order.pop_reached(cx.frames, self.nxt) {
             let meta = *cx.frames.meta(id);
-            if Seq(meta.seq).is_after(self.nxt) {
-                return;
+            let old = self.nxt.since(Seq(meta.seq)).min(u32::from(meta.len));
+            if old > 0 {
+                self.out_of_order.note_duplicate(cx.tunables, Seq(meta.seq), Seq(meta.seq) + old);
             }
-            self.out_of_order.pop_front(cx.frames);
-            let old = self.nxt.since(Seq(meta.seq));
-            if old >= u32::from(meta.len) {
+            if old == u32::from(meta.len) {
                 cx.frames.release(id);
             } else {
                 cx.frames.advance(id, old as u16);
@@ -220,88 +226,11 @@ impl Receiver {
         }
     }
 
-    /// Puts a frame into the out-of-order queue: sorted by sequence number, no octet twice.
-    fn insert_out_of_order(&mut self, cx: &mut Context<'_, '_>, id: FrameId) -> Result<(), Drop> {
-        let before = self.find_before(cx, Seq(cx.frames.meta(id).seq));
-        if let Some(before) = before {
-            let (b, m) = (*cx.frames.meta(before), *cx.frames.meta(id));
-            let end = Seq(b.seq) + u32::from(b.len);
-            let overlap = if end.is_after(Seq(m.seq)) { end.since(Seq(m.seq)) } else { 0 };
-            if overlap >= u32::from(m.len) {
-                return Err(Drop::Duplicate);
-            }
-            cx.frames.advance(id, overlap as u16);
-        }
-        let removed = self.cut_behind(cx, before, id);
-        let is_full = self.out_of_order.frames() >= self.reassembly_frames(cx);
-        // When frames are few, the last ones are for the segment that fills the hole.
-        if !removed && (is_full || cx.frames.free_count() < RESERVED_FRAMES) {
-            return Err(Drop::ReassemblyFull);
-        }
-        let m = *cx.frames.meta(id);
-        if m.len == 0 {
-            return Err(Drop::Duplicate);
-        }
-        let touches = |b: FrameId| Seq(cx.frames.meta(b).seq) + u32::from(cx.frames.meta(b).len) == Seq(m.seq);
-        match before {
-            Some(b) if m.len <= APPEND_MAX && touches(b) && cx.frames.tail_room(b) >= usize::from(m.len) => {
-                cx.frames.append(b, id);
-                self.out_of_order.grew(u32::from(m.len));
-                cx.frames.release(id);
-            }
-            _ => self.out_of_order.insert_after(cx.frames, before, id),
-        }
-        Ok(())
-    }
-
-    /// Frames that may be held out of order. What is dropped here comes again.
-    fn reassembly_frames(&self, cx: &Context<'_, '_>) -> u32 {
-        let most = cx.tunables.reassembly_frames;
-        match cx.frames.pressure() {
-            Pressure::None => most,
-            Pressure::Low => most.min(Pressure::Low.allowance() / FRAME_SIZE as u32),
-            Pressure::Critical | Pressure::Exhausted => 0,
-        }
-    }
-
-    /// The last queued frame that starts at or before `seq`.
-    fn find_before(&self, cx: &Context<'_, '_>, seq: Seq) -> Option<FrameId> {
-        let starts_by = |id: &FrameId| !Seq(cx.frames.meta(*id).seq).is_after(seq);
-        // Nearly always it belongs at the end.
-        if let Some(tail) = self.out_of_order.back().filter(starts_by) {
-            return Some(tail);
-        }
-        let mut before = None;
-        let mut at = self.out_of_order.front().filter(starts_by);
-        while let Some(id) = at {
-            before = Some(id);
-            at = self.out_of_order.next(cx.frames, id).filter(starts_by);
-        }
-        before
-    }
-
-    /// Drops the frames behind `before` that `id` covers, and cuts `id` where the next one starts. Whether any went.
-    fn cut_behind(&mut self, cx: &mut Context<'_, '_>, before: Option<FrameId>, id: FrameId) -> bool {
-        let mut removed = false;
-        loop {
-            let next = match before {
-                Some(b) => self.out_of_order.next(cx.frames, b),
-                None => self.out_of_order.front(),
-            };
-            let Some(next) = next else { return removed };
-            let (m, n) = (*cx.frames.meta(id), *cx.frames.meta(next));
-            let end = Seq(m.seq) + u32::from(m.len);
-            if !end.is_after(Seq(n.seq)) {
-                return removed;
-            }
-            if (Seq(n.seq) + u32::from(n.len)).is_after(end) {
-                cx.frames.meta_mut(id).len = Seq(n.seq).since(Seq(m.seq)) as u16;
-                return removed;
-            }
-            self.out_of_order.remove_after(cx.frames, before);
-            cx.frames.release(next);
-            removed = true;
-        }
+    /// Frames that may be held out of order: what the receive buffer pays for, however little is in them. What is dropped
+    /// for it comes again.
+    fn reassembly_frames(&self, tunables: &Tunables) -> u32 {
+        let paid = (2 * self.space / FRAME_SIZE as u32).saturating_sub(self.queue.frames()).max(REASSEMBLY_FRAMES_MIN);
+        tunables.reassembly_frames.min(paid)
     }
 
     /// Remembers where the peer's FIN is, when that lies in the window. A later word corrects an earlier one.
@@ -332,17 +261,6 @@ impl Receiver {
     pub(super) fn is_calm(&self) -> bool {
         self.out_of_order.is_empty() && !self.fin_known
     }
-
-    /// The application read `n` octets. The window doubles when it read a whole one and leaves little behind.
-    pub(super) fn note_read(&mut self, n: u32) {
-        self.copied = self.copied.saturating_add(n);
-        if self.copied >= self.space {
-            self.copied = 0;
-            if self.queue.bytes() <= self.space / 4 {
-                self.space = (2 * self.space).min(self.space_max.max(self.space));
-            }
-        }
-    }
 }
 
 impl Tcb {
@@ -352,6 +270,10 @@ impl Tcb {
         let rcv = &self.rcv;
         let len = u32::from(seg.payload_len);
         let old = if seg.seq.is_before(rcv.nxt) { rcv.nxt.since(seg.seq) } else { 0 };
+        if old > 0 {
+            self.rcv.out_of_order.note_duplicate(cx.tunables, seg.seq, seg.seq + old.min(len));
+        }
+        let rcv = &self.rcv;
         if old >= len {
             return self.refuse_text(cx, frame, Drop::Duplicate);
         }
@@ -368,8 +290,11 @@ impl Tcb {
             return self.take_in_order(cx, seg, frame);
         }
         cx.counters.out_of_order += 1;
-        self.owed.add(Owed::ACK);
-        if let Err(reason) = self.rcv.insert_out_of_order(cx, frame) {
+        self.tally.out_of_order = self.tally.out_of_order.wrapping_add(1);
+        self.note_data(cx.now);
+        self.acknowledge_quickly();
+        let most = self.rcv.reassembly_frames(cx.tunables);
+        if let Err(reason) = self.rcv.out_of_order.insert(cx, frame, most) {
             cx.frames.release(frame);
             cx.counters.drops.count(reason);
         }
@@ -381,8 +306,27 @@ impl Tcb {
     fn refuse_text(&mut self, cx: &mut Context<'_, '_>, frame: FrameId, reason: Drop) -> Events {
         cx.counters.drops.count(reason);
         cx.frames.release(frame);
-        self.owed.add(Owed::ACK);
+        self.acknowledge_quickly();
         Events::NONE
+    }
+
+    /// Something is amiss: an acknowledgement goes now, and the next ones wait no longer than at the start of a connection,
+    /// whatever the application does (Linux: tcp_enter_quickack_mode). The peer repairs a loss, or begins anew.
+    fn acknowledge_quickly(&mut self) {
+        self.owed.add(Owed::ACK);
+        (self.rcv.quick_acks, self.rcv.is_interactive) = (QUICK_ACKS, false);
+    }
+
+    /// Data came. After a pause longer than the timeout the peer's congestion window is small again, and grows with our
+    /// acknowledgements.
+    #[inline]
+    fn note_data(&mut self, now: Instant) {
+        let ms = super::timestamps::ms(now);
+        let pause_ms = ms.wrapping_sub(self.tally.data_at_ms);
+        self.tally.data_at_ms = ms;
+        if u64::from(pause_ms) * MS > self.rtt.rto_us() && pause_ms < u32::MAX / 2 {
+            self.rcv.quick_acks = QUICK_ACKS;
+        }
     }
 
     /// Takes payload that starts at RCV.NXT and ends inside the window; the frame's record names it.
@@ -391,13 +335,17 @@ impl Tcb {
         if cx.frames.pressure() >= Pressure::Critical && self.rcv.must_refuse(cx.frames, cx.frames.meta(frame).len) {
             return self.refuse_text(cx, frame, Drop::FramePressure);
         }
+        self.note_data(cx.now);
         let fills_hole = !self.rcv.out_of_order.is_empty();
         self.rcv.push(cx, frame);
         if fills_hole {
             self.rcv.drain_out_of_order(cx);
             self.owed.add(Owed::ACK);
         }
-        self.rcv.mss = self.rcv.mss.max(seg.payload_len.min(self.rcv.own_mss));
+        if seg.payload_len >= self.rcv.mss {
+            self.rcv.mss = seg.payload_len.min(self.rcv.own_mss);
+            self.measure_round_trip(cx.now, seg);
+        }
         self.owe_ack_for_data(cx);
         Events::READABLE
     }
@@ -464,11 +412,37 @@ impl Tcb {
     }
 
     /// The application took octets out of the receive queue.
-    pub(super) fn after_read(&mut self, n: u32, allowance: u32) {
-        self.rcv.note_read(n);
-        if !self.rcv.fin_reached && self.state.is_synchronized() && self.rcv.is_update_due(allowance) {
+    pub(super) fn after_read(&mut self, cx: &Context<'_, '_>, n: u32) {
+        self.note_read(cx, n);
+        if !self.rcv.fin_reached && self.state.is_synchronized() && self.rcv.is_update_due(cx.frames.allowance()) {
             self.owed.add(Owed::ACK);
         }
+    }
+
+    /// Octets of a segment that is not looked at any further came before: the peer hears of it (RFC 2883).
+    #[cold]
+    pub(super) fn note_repeated(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
+        let text = seg.seq + u32::from(seg.has(Flags::SYN));
+        let end = (text + u32::from(seg.payload_len)).earlier(self.rcv.nxt);
+        if end.is_after(text) {
+            self.rcv.out_of_order.note_duplicate(cx.tunables, text, end);
+        }
+    }
+
+    /// Whether the next acknowledgement has blocks to carry.
+    #[inline]
+    pub(super) fn has_sack_news(&self) -> bool {
+        self.sack && self.rcv.out_of_order.has_news()
+    }
+
+    /// The blocks that fit in the header of a segment with `payload_len` octets: the header has 40 octets for options, and
+    /// options and payload together stay below the MSS. A full segment has no room for any; then an acknowledgement goes
+    /// by itself, before it.
+    #[cold]
+    pub(super) fn sack_blocks(&mut self, frames: &Frames<'_>, payload_len: u16) -> SackBlocks {
+        let others = if self.ts.on { TIMESTAMP_LEN as u16 } else { 0 };
+        let room = (OPTIONS_MAX - others).min(self.snd.wire_mss.saturating_sub(payload_len + others));
+        self.rcv.out_of_order.report(frames, usize::from(room.saturating_sub(4) / 8))
     }
 
     /// Frames held out of order.
@@ -478,7 +452,7 @@ impl Tcb {
     }
 
     /// Gives back what came out of order: frames are nearly gone, and the peer will send it again, for nothing of it was
-    /// acknowledged.
+    /// acknowledged but selectively, and that may be taken back (RFC 2018 §8).
     pub fn prune(&mut self, frames: &mut Frames<'_>) {
         self.rcv.out_of_order.clear(frames);
     }

@@ -3,16 +3,14 @@
 //! The send queue is one list of frames, `una … nxt … queued_end`; a frame's payload is one segment, and the same frame
 //! is sent again when it has to be. A frame's record says its sequence number and when it went how often.
 
-use super::recovery::Timer;
+use super::recovery::{Phase, Scoreboard};
 use super::state::Event;
 use super::tcb::Owed;
 use super::{Context, Events, Seq, Tcb};
 use crate::buf::{FRAME_SIZE, FrameId, FrameList, Frames, TX_HEADROOM};
 use crate::slab::NONE;
 use crate::time::Instant;
-
-/// A flag of a queued frame: it is thought lost, and was not sent again since.
-const LOST: u16 = 1;
+use crate::wire::tcp::Segment;
 
 /// How far our FIN has got.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -40,11 +38,10 @@ pub(super) struct Sender {
     /// Behind the last octet the application gave us: where our FIN goes.
     pub(super) queued_end: Seq,
     pub(super) queue: FrameList,
-    /// The first frame that was never sent, and the first that is thought lost.
-    next_unsent: FrameId,
-    next_lost: FrameId,
-    /// Octets thought lost.
-    pub(super) lost: u32,
+    /// The first frame that was never sent.
+    pub(super) next_unsent: FrameId,
+    /// What is known of the frames in front of it.
+    pub(super) board: Scoreboard,
     /// Behind the last segment smaller than the MSS: Nagle's algorithm waits for it (Minshall's form).
     small_end: Seq,
     /// Payload octets in a full segment.
@@ -62,7 +59,11 @@ pub(super) struct Sender {
     /// Octets ever acknowledged: for tools.
     pub(super) bytes_acked: u64,
     pub(super) retransmits_total: u32,
-    _pad: u32,
+    /// The most that was in flight since SND.UNA passed the last `usage_end`; and whether the window held us back.
+    flight_max: u32,
+    usage_end: Seq,
+    is_cwnd_limited: bool,
+    _pad: [u8; 3],
 }
 
 impl Sender {
@@ -81,8 +82,7 @@ impl Sender {
             queued_end: iss + 1,
             queue: FrameList::EMPTY,
             next_unsent: NONE,
-            next_lost: NONE,
-            lost: 0,
+            board: Scoreboard::EMPTY,
             small_end: iss,
             mss: mss.min(Sender::FRAME_ROOM),
             wire_mss: mss,
@@ -93,7 +93,10 @@ impl Sender {
             last_sent_at: Instant::ZERO,
             bytes_acked: 0,
             retransmits_total: 0,
-            _pad: 0,
+            flight_max: 0,
+            usage_end: iss,
+            is_cwnd_limited: false,
+            _pad: [0; 3],
         }
     }
 
@@ -103,10 +106,10 @@ impl Sender {
         self.nxt.since(self.una)
     }
 
-    /// Octets thought to be in the network (RFC 6675's pipe, as far as duplicate acknowledgements tell).
+    /// Octets thought to be in the network (RFC 6675's pipe): neither lost nor at the peer.
     #[inline]
-    pub(super) fn pipe(&self, credit: u32) -> u32 {
-        self.flight().saturating_sub(self.lost + credit)
+    pub(super) fn pipe(&self) -> u32 {
+        self.flight().saturating_sub(self.board.lost + self.board.sacked)
     }
 
     /// Octets queued and never sent.
@@ -131,10 +134,6 @@ impl Sender {
 
     pub(super) fn next_unsent(&self) -> Option<FrameId> {
         (self.next_unsent != NONE).then_some(self.next_unsent)
-    }
-
-    pub(super) fn next_lost(&self) -> Option<FrameId> {
-        (self.next_lost != NONE).then_some(self.next_lost)
     }
 
     /// A small segment is in flight (Minshall's variant of RFC 1122 §4.2.3.4).
@@ -182,69 +181,6 @@ impl Sender {
         self.override_silly = false;
     }
 
-    /// The first lost frame goes out again.
-    pub(super) fn note_resent(&mut self, frames: &mut Frames<'_>, id: FrameId, now: Instant) {
-        let meta = frames.meta_mut(id);
-        meta.transmissions = meta.transmissions.saturating_add(1);
-        meta.sent_at = now.micros() as u32;
-        meta.flags &= !LOST;
-        self.lost -= u32::from(meta.len);
-        let next = meta.next;
-        self.next_lost = self.find_lost(frames, next);
-        self.retransmits_total += 1;
-        self.last_sent_at = now;
-    }
-
-    fn find_lost(&self, frames: &Frames<'_>, mut id: FrameId) -> FrameId {
-        if self.lost == 0 {
-            return NONE;
-        }
-        while id != NONE && id != self.next_unsent {
-            let meta = frames.meta(id);
-            if meta.flags & LOST != 0 {
-                return id;
-            }
-            id = meta.next;
-        }
-        NONE
-    }
-
-    /// Marks the frame at SND.UNA. False when none is in flight.
-    pub(super) fn mark_front_lost(&mut self, frames: &mut Frames<'_>) -> bool {
-        match self.queue.front().filter(|&id| id != self.next_unsent) {
-            Some(id) => {
-                self.mark_lost(frames, id);
-                self.next_lost = id;
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn mark_lost(&mut self, frames: &mut Frames<'_>, id: FrameId) {
-        let meta = frames.meta_mut(id);
-        if meta.flags & LOST == 0 {
-            meta.flags |= LOST;
-            self.lost += u32::from(meta.len);
-        }
-    }
-
-    /// Marks every frame in flight whose payload is longer than `longer_than`.
-    pub(super) fn mark_lost_above(&mut self, frames: &mut Frames<'_>, longer_than: u16) {
-        let mut at = self.queue.front();
-        while let Some(id) = at.filter(|&id| id != self.next_unsent) {
-            if frames.meta(id).len > longer_than {
-                self.mark_lost(frames, id);
-            }
-            at = self.queue.next(frames, id);
-        }
-        self.next_lost = self.find_lost(frames, self.queue.front().unwrap_or(NONE));
-    }
-
-    pub(super) fn mark_all_lost(&mut self, frames: &mut Frames<'_>) {
-        self.mark_lost_above(frames, 0);
-    }
-
     /// Cuts a frame so that it carries `at` octets; what is behind goes to a new frame after it. False: no frame.
     pub(super) fn split(&mut self, frames: &mut Frames<'_>, id: FrameId, at: u16) -> bool {
         let Some(rest) = frames.alloc() else { return false };
@@ -257,52 +193,42 @@ impl Sender {
         (meta.seq, meta.off, meta.len) = (whole.seq.wrapping_add(u32::from(at)), TX_HEADROOM as u16, len);
         frames.copy_payload(id, whole.off + at, rest);
         self.queue.insert_after(frames, Some(id), rest);
+        self.split_marks(frames, id, rest);
         true
     }
 
-    /// Takes off the queue what `ack` covers, and gives the frames back. Returns the round-trip time of the newest of them,
-    /// unless one was sent again: then that one may have been what the acknowledgement waited for (Karn's rule).
-    fn release_until(&mut self, frames: &mut Frames<'_>, ack: Seq, now: Instant) -> Option<u32> {
-        let mut rtt_us = None;
-        let mut resent = false;
-        let mut lost_moved = false;
-        while let Some(front) = self.queue.front().filter(|&id| id != self.next_unsent) {
-            let meta = *frames.meta(front);
-            let is_lost = meta.flags & LOST != 0;
-            let covered = ack.later(Seq(meta.seq)).since(Seq(meta.seq));
-            if covered < u32::from(meta.len) {
-                self.lost -= if is_lost { covered } else { 0 };
-                self.queue.advance_front(frames, covered as u16);
-                break;
+    /// Fills the first unsent frame with octets of those behind it, until it carries `size`. False: they do not suffice, or
+    /// there is no frame; what there is may have moved between frames, but not in the order of octets.
+    pub(super) fn fill_first_unsent(&mut self, frames: &mut Frames<'_>, size: u16) -> bool {
+        let first = self.next_unsent;
+        while first != NONE && frames.meta(first).len < size {
+            let missing = size - frames.meta(first).len;
+            let Some(next) = self.queue.next(frames, first) else { return false };
+            let len = frames.meta(next).len;
+            if frames.tail_room(first) < usize::from(missing) || len > missing && !self.split(frames, next, missing) {
+                return false;
             }
-            resent |= meta.transmissions != 1;
-            rtt_us = Some(elapsed_us(meta.sent_at, now));
-            if is_lost {
-                self.lost -= u32::from(meta.len);
-                lost_moved = true;
-            }
-            self.queue.pop_front(frames);
-            frames.release(front);
+            frames.append(first, next);
+            self.queue.remove_after(frames, Some(first));
+            self.queue.grew(u32::from(len.min(missing)));
+            frames.release(next);
         }
-        if lost_moved {
-            self.next_lost = self.find_lost(frames, self.queue.front().unwrap_or(NONE));
-        }
-        rtt_us.filter(|_| !resent)
+        first != NONE && frames.meta(first).len == size
     }
 
     /// Forgets all that is queued.
     pub(super) fn forget(&mut self, frames: &mut Frames<'_>) {
         self.queue.clear(frames);
         self.next_unsent = NONE;
-        self.next_lost = NONE;
-        self.lost = 0;
+        self.board = Scoreboard::EMPTY;
         self.queued_end = self.nxt;
     }
 }
 
 /// Microseconds since `sent_at`, a clock's low half. A caller's `now` may be a little older than the one that another
 /// thread, or the daemon, sent with: then it was just now, and not a whole turn of the counter ago.
-fn elapsed_us(sent_at: u32, now: Instant) -> u32 {
+#[inline]
+pub(super) fn elapsed_us(sent_at: u32, now: Instant) -> u32 {
     let elapsed = (now.micros() as u32).wrapping_sub(sent_at);
     if elapsed > u32::MAX / 2 { 0 } else { elapsed }
 }
@@ -317,8 +243,10 @@ impl Tcb {
             return 0;
         }
         let n = unsent.min(u32::from(snd.mss)).min(snd.usable());
-        let pipe = snd.pipe(self.recovery.credit);
-        let fits = n > 0 && snd.lost == 0 && (pipe == 0 || pipe + n <= self.congestion.cwnd);
+        let pipe = snd.pipe();
+        // What is lost goes first, unless F-RTO wants it otherwise.
+        let is_turn = snd.board.lost == 0 || self.recovery.new_first;
+        let fits = n > 0 && is_turn && (pipe == 0 || pipe + n <= self.congestion.cwnd());
         if fits && (n == u32::from(snd.mss) || self.may_send_small(n, unsent)) { n } else { 0 }
     }
 
@@ -333,30 +261,61 @@ impl Tcb {
             return n >= snd.max_wnd.div_ceil(2);
         }
         let is_last = snd.fin != Fin::None;
-        is_last || !self.options.cork && (self.options.nodelay || !snd.has_small_in_flight())
+        is_last
+            || !self.options.cork && (self.options.nodelay || !snd.has_small_in_flight() || self.is_sending_urgent())
     }
 
-    /// New octets were acknowledged: SND.UNA < `ack` <= SND.NXT.
-    pub(super) fn acknowledge(&mut self, cx: &mut Context<'_, '_>, ack: Seq, echo: Option<u32>) -> Events {
-        let flight = self.snd.flight();
-        let acked = ack.since(self.snd.una);
-        let rtt_us = self.snd.release_until(cx.frames, ack, cx.now);
-        self.snd.una = ack;
-        self.snd.bytes_acked += u64::from(acked);
+    /// New octets went: whether the window held us back, for as long as this window of data is out (RFC 7661, as Linux's
+    /// tcp_cwnd_validate tests it).
+    #[inline]
+    pub(super) fn note_new_sent(&mut self, n: u32) {
+        if self.recovery.phase == Phase::Recovering {
+            self.note_sent_in_recovery(n);
+        }
+        let snd = &mut self.snd;
+        let is_limited = snd.pipe() + u32::from(snd.mss) > self.congestion.cwnd();
+        let is_higher = !snd.is_cwnd_limited && snd.flight() > snd.flight_max;
+        if is_limited || is_higher || !snd.una.is_before(snd.usage_end) {
+            (snd.is_cwnd_limited, snd.flight_max, snd.usage_end) = (is_limited, snd.flight(), snd.nxt);
+        }
+    }
+
+    /// Whether the window, and not the application or the peer, holds us back. In slow start half of it is enough.
+    #[inline]
+    pub(super) fn is_cwnd_limited(&self) -> bool {
+        let cwnd = self.congestion.cwnd();
+        self.snd.is_cwnd_limited || cwnd < self.congestion.ssthresh() && cwnd < self.snd.flight_max.saturating_mul(2)
+    }
+
+    /// The ACK of a segment, its blocks included, says something: it is new, reports, or is a duplicate.
+    pub(super) fn acknowledge(&mut self, cx: &mut Context<'_, '_>, seg: &Segment, is_duplicate: bool) -> Events {
+        let ack = seg.ack;
+        let mut tally = self.start_tally(seg.options.timestamp.map(|(_, echo)| echo), is_duplicate);
+        if self.sack && !seg.options.sack.is_empty() {
+            self.take_blocks(cx, seg, &mut tally);
+        }
+        if ack.is_after(self.snd.una) {
+            tally.acked = ack.since(self.snd.una);
+            self.snd.release_until(cx.frames, ack, cx.now, &mut self.congestion.rate, &mut tally);
+            self.snd.una = ack;
+            self.snd.bytes_acked += u64::from(tally.acked);
+            self.forget_soft_error();
+            self.timers.note_progress();
+        }
+        // Time has passed: the transmit ring may be empty.
         self.snd.ring_busy = false;
-        self.timers.note_progress();
-        self.take_rtt(cx, rtt_us, echo, cx.now);
-        let timer = self.recover_on_ack(cx, acked, flight);
+        self.look_at_pace(cx.now);
+        self.learn_rtt(cx, &tally);
+        self.recover_on_ack(cx, &mut tally);
         let mut events = Events::NONE;
         if self.snd.fin == Fin::Sent && ack == self.snd.nxt {
             self.snd.fin = Fin::Acked;
             self.owed.remove(Owed::FIN_AGAIN);
             events |= self.transit(cx, Event::OurFinAcked);
         }
-        if self.snd.flight() == 0 {
-            self.timers.stop_retransmit();
-        } else if timer == Timer::Restart {
-            self.timers.arm_retransmit(cx.now, self.rto_us(cx));
+        self.set_timer(cx, &tally);
+        if self.wants_room {
+            self.check_send_buffer(cx);
         }
         if self.wants_room && self.is_writable(cx.frames) {
             self.wants_room = false;

@@ -1,13 +1,18 @@
 //! The record of one connection: RFC 9293's transmission control block, and the two ways it begins and the one it ends.
 
 use super::congestion::Congestion;
+use super::ecn::Ecn;
+use super::fast_open::FastOpen;
+use super::info::Tally;
+use super::path_mtu::PathMtu;
 use super::receiver::Receiver;
 use super::recovery::{Recovery, Rtt};
 use super::sender::Sender;
 use super::state::Event;
 use super::timers::Timers;
 use super::timestamps::Timestamps;
-use super::{Context, Events, Links, Options, Seq, State, TcpError};
+use super::urgent::Urgent;
+use super::{Context, Events, Links, Options, Seq, State, TcpError, timestamps};
 use crate::addr::Flow;
 use crate::slab::SlabItem;
 use crate::wire::tcp::{Control, Flags, Segment, TIMESTAMP_LEN};
@@ -64,23 +69,31 @@ pub struct Tcb {
     pub(super) recovery: Recovery,
     pub(super) rtt: Rtt,
     pub(super) ts: Timestamps,
+    pub(super) urgent: Urgent,
+    pub(super) tally: Tally,
+    pub(super) path: PathMtu,
     pub(super) options: Options,
+    pub(super) ecn: Ecn,
     flow: Flow,
     pub(super) state: State,
     pub(super) owed: Owed,
+    pub(super) fast_open: FastOpen,
     /// A listener made it.
     pub(super) passive: bool,
+    /// Before the handshake: we offer selective acknowledgements. After: both agreed (RFC 2018 §2).
+    pub(super) sack: bool,
     /// The application ran out of send room and wants to hear when there is some.
     pub(super) wants_room: bool,
     /// What the application has to be told, and what a router said that may turn out to be the reason.
     error: u8,
     soft_error: u8,
-    _pad: u16,
+    /// In SYN-RECEIVED: the handshake's last ACK came, and data is waited for (TCP_DEFER_ACCEPT).
+    pub(super) last_ack_came: bool,
 }
 
 impl SlabItem for Tcb {
     fn free_link(&mut self) -> &mut u32 {
-        &mut self.link.free
+        &mut self.link.hash_next
     }
 }
 
@@ -101,9 +114,9 @@ impl Tcb {
         mss: u16,
         options: &Options,
     ) -> Tcb {
-        cx.counters.passive_opens += 1;
         let mut tcb = Tcb::new(cx, State::SynReceived, flow, Seq(iss), ts_offset, mss, options);
         tcb.passive = true;
+        tcb.tally.segs_in = 1;
         tcb.learn_from_syn(cx, seg);
         tcb
     }
@@ -118,28 +131,34 @@ impl Tcb {
         options: &Options,
     ) -> Tcb {
         let mss = if options.mss_clamp == 0 { mss } else { mss.min(options.mss_clamp) };
-        let largest = options.rcvbuf_bytes.max(cx.tunables.rcvbuf_bytes);
+        let most = if options.rcvbuf_locked { options.rcvbuf_bytes } else { cx.tunables.rmem_bytes[2] } / 2;
         let mut tcb = Tcb {
             link: Links::default(),
             snd: Sender::new(iss, mss),
-            rcv: Receiver::new(mss, largest, options.rcvbuf_bytes, cx.frames.allowance()),
+            rcv: Receiver::new(mss, options.rcvbuf_bytes / 2, options.clamp(most), cx.frames.allowance()),
             timers: Timers::default(),
             congestion: Congestion::default(),
             recovery: Recovery::new(iss),
             rtt: Rtt::new(cx.tunables),
             ts: Timestamps::new(ts_offset, cx.tunables.timestamps != 0),
+            urgent: Urgent::default(),
+            tally: Tally::default(),
+            fast_open: FastOpen::default(),
+            path: PathMtu::UNKNOWN,
             options: *options,
+            ecn: Ecn::new(cx.tunables.ecn, state, iss),
             flow,
             state,
             owed: Owed::SYN,
             passive: false,
+            sack: cx.tunables.sack != 0,
             wants_room: false,
             error: 0,
             soft_error: 0,
-            _pad: 0,
+            last_ack_came: false,
         };
         tcb.rcv.scaling = cx.tunables.window_scaling != 0;
-        tcb.rcv.last_at = cx.now;
+        tcb.rcv.last_at_ms = timestamps::ms(cx.now);
         tcb.timers.arm_retransmit(cx.now, tcb.rtt.rto_us());
         tcb
     }
@@ -148,12 +167,14 @@ impl Tcb {
     pub(super) fn learn_from_syn(&mut self, cx: &Context<'_, '_>, seg: &Segment) {
         let options = &seg.options;
         self.rcv.start(seg.seq, options.window_scale.is_some());
+        self.sack &= options.sack_permitted;
+        self.agree_on_ecn(seg);
         self.ts.agree(options.timestamp, cx.now);
         self.snd.shift = if self.rcv.scaling { options.window_scale.unwrap_or(0) } else { 0 };
-        // RFC 9293 §3.7.1: without the option, 536. Linux's floor keeps a hostile peer from one-byte segments.
-        self.snd.wire_mss = options.mss.unwrap_or(536).clamp(64, self.rcv.own_mss.max(64));
-        self.settle_mss();
-        self.congestion = Congestion::new(u32::from(self.snd.mss));
+        // RFC 9293 §3.7.1: the MSS without the option. Linux's floor keeps a hostile peer from one-byte segments.
+        let unsaid = if self.flow.remote.ip.is_v4() { 536 } else { 1220 };
+        self.settle_path(cx, options.mss.unwrap_or(unsaid).clamp(64, self.rcv.own_mss.max(64)));
+        self.congestion = Congestion::new(self.options.congestion, u32::from(self.snd.mss));
         // The window field of a SYN is never scaled (RFC 7323 §2.2).
         self.snd.wnd = u32::from(seg.window);
         self.snd.max_wnd = self.snd.wnd;
@@ -184,6 +205,12 @@ impl Tcb {
         &mut self.options
     }
 
+    /// ISS and IRS: which connection of its flow it is.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn initial_numbers(&self) -> (Seq, Seq) {
+        (self.snd.iss, self.rcv.irs)
+    }
+
     /// Whether a listener made it.
     pub fn is_passive(&self) -> bool {
         self.passive
@@ -203,6 +230,12 @@ impl Tcb {
         self.soft_error = error as u8;
     }
 
+    /// The peer answers: whatever a router said is over.
+    #[inline]
+    pub(super) fn forget_soft_error(&mut self) {
+        self.soft_error = 0;
+    }
+
     pub(super) fn soft_error(&self) -> Option<TcpError> {
         TcpError::from_code(self.soft_error)
     }
@@ -219,6 +252,9 @@ impl Tcb {
                 self.timers.stop();
                 self.timers.alive_at = cx.now.after_us(cx.tunables.time_wait_us);
                 Events::TIME_WAIT
+            }
+            State::FinWait2 if self.is_orphan() && self.options.fin_timeout_ms == Options::NO_FIN_WAIT => {
+                self.end(cx, None)
             }
             State::FinWait2 => {
                 self.start_fin_timeout(cx.now);
@@ -286,9 +322,9 @@ impl Tcb {
         (self.snd.nxt, self.rcv.nxt) = (Seq(random() as u32), Seq(random() as u32));
         (self.snd.una, self.snd.wnd, self.snd.shift) = (Seq(random() as u32), random() as u32, random() as u8);
         let link = &mut self.link;
-        link.peer_mac = Mac(core::array::from_fn(|i| if i == 0 { 2 * (n >> 8 & 1) as u8 } else { random() as u8 }));
-        (link.rx_queue, link.free, link.hash_next) = (random() as u8, random() as u32, random() as u32);
-        (link.wheel_slot, link.wheel_next, link.transmit_next) = (random() as u32, random() as u32, random() as u32);
+        link.hop.mac = Mac(core::array::from_fn(|i| if i == 0 { 2 * (n >> 8 & 1) as u8 } else { random() as u8 }));
+        (link.rx_queue, link.hash_next) = (random() as u8, random() as u32);
+        (link.wheel_slot, link.wheel_next, link.transmit_next) = (random() as u16, random() as u32, random() as u32);
         (link.socket, link.listener, link.queue) = (random() as u32, random() as u32, random() as u8);
     }
 

@@ -3,9 +3,10 @@
 
 use super::timestamps::ms;
 use super::{Seq, Tcb};
-use crate::addr::{Flow, Mac};
+use crate::addr::Flow;
+use crate::link::Hop;
 use crate::slab::{NONE, SlabItem};
-use crate::time::Instant;
+use crate::time::{Instant, SEC};
 use crate::tunables::Tunables;
 use crate::wire::tcp::{Control, Flags, Segment};
 
@@ -18,7 +19,7 @@ pub struct TimeWait {
     pub hash_next: u32,
     pub queue_next: u32,
     pub flow: Flow,
-    pub peer_mac: Mac,
+    pub hop: Hop,
     pub rx_queue: u8,
     has_timestamps: bool,
     window: u16,
@@ -63,7 +64,7 @@ impl TimeWait {
             hash_next: NONE,
             queue_next: NONE,
             flow: *tcb.flow(),
-            peer_mac: tcb.link.peer_mac,
+            hop: tcb.link.hop,
             rx_queue: tcb.link.rx_queue,
             has_timestamps: tcb.ts.on,
             window: (tcb.rcv.window() >> tcb.rcv.shift).min(u32::from(u16::MAX)) as u16,
@@ -82,8 +83,13 @@ impl TimeWait {
             None => false,
         };
         if seg.has(Flags::RST) {
-            // Exactly at RCV.NXT it is believed (RFC 5961 §3; RFC 1337's objection is met by that, as on Linux).
-            return if seg.seq == self.rcv_nxt && !is_old { TimeWaitVerdict::Gone } else { TimeWaitVerdict::Drop };
+            // Exactly at RCV.NXT it is believed (RFC 5961 §3). It may be the answer to our answer to an old duplicate: RFC 1337
+            // would ignore it, Linux does not unless told to.
+            return if seg.seq == self.rcv_nxt && !is_old && tunables.rfc1337 == 0 {
+                TimeWaitVerdict::Gone
+            } else {
+                TimeWaitVerdict::Drop
+            };
         }
         if seg.has(Flags::SYN) && !seg.has(Flags::ACK) && !is_old && self.is_successor(seg) {
             return TimeWaitVerdict::Reuse { iss_above: (self.snd_nxt + ISS_GAP).0 };
@@ -100,6 +106,16 @@ impl TimeWait {
             return TimeWaitVerdict::Drop;
         }
         TimeWaitVerdict::Ack(self.ack(now))
+    }
+
+    /// Whether a connection of ours may take the flow over, and what its first sequence number has to be above
+    /// (net.ipv4.tcp_tw_reuse; RFC 6191 from the other side). Its timestamps have to be newer than all of the old one's: a
+    /// second later they are.
+    pub fn may_succeed(&self, now: Instant, tunables: &Tunables) -> Option<u32> {
+        let made_at = self.expires_at.micros().saturating_sub(tunables.time_wait_us);
+        let is_newer = now.micros() >= made_at.saturating_add(SEC);
+        let may = tunables.tw_reuse == 1 && tunables.timestamps != 0 && self.has_timestamps && is_newer;
+        may.then_some((self.snd_nxt + ISS_GAP).0)
     }
 
     /// A SYN that cannot be an old one: beyond all we received, or with a newer timestamp (RFC 6191 §2, RFC 9293 §3.6.1).

@@ -1,8 +1,9 @@
-//! The deadlines of a connection: retransmission or persist, delayed acknowledgement, and one that watches over the
+//! The deadlines of a connection: retransmission or persist, delayed acknowledgement, pacing, and one that watches over the
 //! connection's life (keepalive, FIN-WAIT-2, TIME-WAIT).
 
 use super::sender::Fin;
 use super::tcb::Owed;
+use super::timestamps::ms_since;
 use super::{Arrival, Context, Events, State, Tcb, TcpError};
 use crate::time::{Instant, MS};
 
@@ -15,6 +16,10 @@ pub(super) enum Waiting {
     Acknowledgement,
     /// A window (RFC 9293 §3.8.6.1), or the end of a cork.
     Window,
+    /// What others overtook (RFC 8985 §6.3).
+    Reorder,
+    /// The acknowledgements of the tail: then a probe goes (RFC 8985 §7.2).
+    Probe,
 }
 
 /// An instant that is zero is not armed.
@@ -24,6 +29,8 @@ pub(super) struct Timers {
     retransmit_at: Instant,
     pub(super) ack_at: Instant,
     pub(super) alive_at: Instant,
+    /// Pacing: the next data may go then, in nanoseconds.
+    pub(super) paid_until_ns: u64,
     /// Since when nothing we sent was answered.
     stalled_since: Instant,
     waiting: Waiting,
@@ -33,7 +40,9 @@ pub(super) struct Timers {
     pub(super) retransmits: u8,
     /// Probes without an answer.
     pub(super) probes: u8,
-    _pad: u32,
+    /// Data waits for `paid_until_ns`.
+    pub(super) is_paced: bool,
+    _pad: [u8; 3],
 }
 
 impl Timers {
@@ -48,6 +57,17 @@ impl Timers {
         if !self.retransmit_at.is_set() || self.waiting == Waiting::Window {
             self.arm_retransmit(now, after_us);
         }
+    }
+
+    pub(super) fn arm_reorder(&mut self, now: Instant, after_us: u64) {
+        self.retransmit_at = now.after_us(after_us);
+        self.waiting = Waiting::Reorder;
+    }
+
+    #[inline]
+    pub(super) fn arm_probe(&mut self, now: Instant, after_us: u64) {
+        self.retransmit_at = now.after_us(after_us);
+        self.waiting = Waiting::Probe;
     }
 
     fn arm_persist(&mut self, now: Instant, after_us: u64) {
@@ -70,10 +90,16 @@ impl Timers {
         self.stalled_since = Instant::ZERO;
     }
 
+    /// When data that waits for its pace may go; not set when none does.
+    #[inline]
+    pub(super) fn pace_at(&self) -> Instant {
+        Instant::from_micros(if self.is_paced { self.paid_until_ns.div_ceil(1000).max(1) } else { 0 })
+    }
+
     fn earliest(&self) -> u64 {
         // Not armed is zero; minus one it is the latest of all.
         let at = |i: Instant| i.micros().wrapping_sub(1);
-        at(self.retransmit_at).min(at(self.ack_at)).min(at(self.alive_at))
+        at(self.retransmit_at).min(at(self.ack_at)).min(at(self.alive_at)).min(at(self.pace_at()))
     }
 }
 
@@ -94,12 +120,21 @@ impl Tcb {
         if is_due(self.timers.ack_at, cx.now) {
             self.expire_delayed_ack(cx.now);
         }
+        self.look_at_pace(cx.now);
         let mut arrival = Arrival::default();
         if is_due(self.timers.retransmit_at, cx.now) {
             arrival.events |= match (self.state, self.timers.waiting) {
                 (State::SynSent | State::SynReceived, _) => self.expire_syn(cx),
                 (_, Waiting::Acknowledgement) => self.expire_retransmit(cx),
                 (_, Waiting::Window) => self.expire_persist(cx),
+                (_, Waiting::Reorder) => {
+                    self.expire_reorder(cx);
+                    Events::NONE
+                }
+                (_, Waiting::Probe) => {
+                    self.expire_probe(cx);
+                    Events::NONE
+                }
             };
         }
         if is_due(self.timers.alive_at, cx.now) {
@@ -138,14 +173,25 @@ impl Tcb {
     }
 
     fn expire_syn(&mut self, cx: &mut Context<'_, '_>) -> Events {
-        let limit = if self.state == State::SynSent { cx.tunables.syn_retries } else { cx.tunables.synack_retries };
+        let limit = match (self.state, self.options.syn_retries) {
+            (State::SynSent, 0) => cx.tunables.syn_retries,
+            (State::SynSent, n) => u32::from(n),
+            _ if self.last_ack_came => cx.tunables.synack_retries.max(self.options.defer_accept.into()),
+            _ => cx.tunables.synack_retries,
+        };
         let stalled = self.note_stalled(cx, self.rto_us(cx));
         let user_timeout_us = u64::from(self.options.user_timeout_ms) * MS;
         if u32::from(self.timers.retransmits) >= limit || user_timeout_us != 0 && stalled >= user_timeout_us {
             return self.give_up(cx);
         }
-        self.back_off(cx);
-        self.owed.add(Owed::SYN);
+        self.fast_open.note_timeout();
+        // While the peer's data is waited for its SYN-ACK rests, until the last one asks for it (as on Linux).
+        let rests = self.last_ack_came && self.timers.retransmits + 1 < self.options.defer_accept;
+        cx.counters.retransmits += u64::from(!rests);
+        self.back_off();
+        if !rests {
+            self.owed.add(Owed::SYN);
+        }
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
     }
@@ -165,10 +211,19 @@ impl Tcb {
             return Events::NONE;
         }
         cx.counters.rto_expiries += 1;
-        self.recover_on_timeout(cx, self.timers.retransmits == 0);
-        self.back_off(cx);
+        self.suspect_black_hole(cx);
+        self.recover_on_timeout(cx);
+        self.back_off();
         self.timers.arm_retransmit(cx.now, self.rto_us(cx));
         Events::NONE
+    }
+
+    /// The tail's acknowledgements stay away. Sending the probe sets the timer; should it not come to that, this does. From
+    /// the probe on it counts as silence.
+    fn expire_probe(&mut self, cx: &Context<'_, '_>) {
+        self.note_stalled(cx, u64::from(self.front_age_us(cx).unwrap_or(0)));
+        self.recovery.owes_probe = true;
+        self.timers.arm_retransmit(cx.now, self.rto_us(cx));
     }
 
     /// The window is still closed, or too small for what waits: probe it, or send what fits all the same.
@@ -182,6 +237,10 @@ impl Tcb {
             return Events::NONE;
         }
         let stalled = self.note_stalled(cx, 0);
+        // A peer may keep its window shut for ever, but not an orphan: that one ends when probes go as seldom as they ever will.
+        if self.is_orphan() && self.rto_us(cx) >= cx.tunables.rto_max_us {
+            return self.give_up(cx);
+        }
         let limit = if self.is_orphan() { ORPHAN_RETRIES } else { cx.tunables.retries2 };
         let user_timeout_us = u64::from(self.options.user_timeout_ms) * MS;
         if u32::from(self.timers.probes) >= limit || user_timeout_us != 0 && stalled >= user_timeout_us {
@@ -203,10 +262,20 @@ impl Tcb {
         cx.now.since_us(self.timers.stalled_since)
     }
 
-    fn back_off(&mut self, cx: &mut Context<'_, '_>) {
-        cx.counters.retransmits += u64::from(!self.state.is_synchronized());
+    fn back_off(&mut self) {
         self.timers.retransmits = self.timers.retransmits.saturating_add(1);
         self.timers.backoff = self.timers.backoff.saturating_add(1);
+    }
+
+    /// A router said that there is no way just now: the timeout does not show congestion, so the doubling is taken back
+    /// (RFC 6069 §4), and what is at SND.UNA goes again sooner.
+    pub(super) fn revert_backoff(&mut self, cx: &Context<'_, '_>) {
+        let is_waiting = self.timers.retransmit_at.is_set() && self.timers.waiting == Waiting::Acknowledgement;
+        if is_waiting && self.timers.retransmits > 0 && self.timers.backoff > 0 {
+            self.timers.backoff -= 1;
+            let at = self.snd.last_sent_at.after_us(self.rto_us(cx));
+            self.timers.retransmit_at = at.max(cx.now).min(self.timers.retransmit_at);
+        }
     }
 
     /// Nobody answers. A router may have said why.
@@ -268,14 +337,14 @@ impl Tcb {
     /// RFC 9293 §3.8.4, with Linux's counting. Segments that came in the meantime did not move the timer; it looks now.
     fn expire_keepalive(&mut self, cx: &mut Context<'_, '_>) -> Arrival {
         let idle_us = u64::from(self.options.keepalive_idle_ms) * MS;
-        let elapsed = cx.now.since_us(self.rcv.last_at);
+        let elapsed = u64::from(ms_since(self.rcv.last_at_ms, cx.now)) * MS;
         if self.snd.flight() > 0 || self.snd.unsent() > 0 {
             self.timers.alive_at = cx.now.after_us(idle_us);
             return Arrival::default();
         }
         if elapsed < idle_us {
             self.timers.probes = 0;
-            self.timers.alive_at = self.rcv.last_at.after_us(idle_us);
+            self.timers.alive_at = cx.now.after_us(idle_us - elapsed);
             return Arrival::default();
         }
         let probes = self.timers.probes;

@@ -5,6 +5,8 @@ use crate::time::{Instant, MS};
 
 /// A timestamp older than this may be stale rather than old (RFC 7323 §5.5): 24 days, in milliseconds.
 const STALE_AFTER_MS: u32 = 24 * 24 * 3600 * 1000;
+/// No two callers' clocks are farther apart.
+const DISAGREEMENT_MS: u32 = 1000;
 
 #[derive(Clone, Copy, Default, Debug)]
 #[repr(C)]
@@ -22,6 +24,12 @@ pub(super) struct Timestamps {
 
 pub(super) fn ms(now: Instant) -> u32 {
     (now.micros() / MS) as u32
+}
+
+/// Milliseconds from one such time to now, up to 49 days; 0 when the callers' clocks disagree on which was first.
+pub(super) fn ms_since(at_ms: u32, now: Instant) -> u32 {
+    let elapsed = ms(now).wrapping_sub(at_ms);
+    if elapsed > u32::MAX - DISAGREEMENT_MS { 0 } else { elapsed }
 }
 
 impl Timestamps {

@@ -7,7 +7,8 @@ use crate::buf::{FRAME_SIZE, FrameMeta, FrameShared, Frames, FreeList, Pressure}
 use crate::counters::Counters;
 use crate::engine::{Config, Engine, Parts, StackState};
 use crate::ip::tables::{Address, Route, RouteKind};
-use crate::socket::{EpollItem, EpollSet, Socket};
+use crate::link::Tags;
+use crate::socket::{EpollItem, EpollSet, Socket, Unconnected};
 use crate::tcp::{Context, Options, Tcb, TimeWait};
 use crate::time::Instant;
 use crate::tunables::Tunables;
@@ -58,6 +59,7 @@ pub struct Host {
     conns: Vec<Tcb>,
     time_waits: Vec<TimeWait>,
     sockets: Vec<Socket>,
+    unconnected: Vec<Unconnected>,
     epoll_sets: Vec<EpollSet>,
     epoll_items: Vec<EpollItem>,
     flow_table: Vec<u32>,
@@ -76,6 +78,7 @@ impl Host {
             state: Box::default(),
             time_waits: (0..config.time_waits).map(|_| time_wait).collect(),
             sockets: (0..config.sockets).map(|_| Socket::empty()).collect(),
+            unconnected: (0..config.sockets).map(|_| Unconnected::empty()).collect(),
             epoll_sets: (0..16).map(|_| EpollSet::empty()).collect(),
             epoll_items: (0..config.sockets * 2).map(|_| EpollItem::empty()).collect(),
             flow_table: (0..config.conns.next_power_of_two()).map(|_| 0).collect(),
@@ -105,8 +108,8 @@ impl Host {
             engine.frames_mut().push_free(id);
         }
         let net = engine.net_mut();
-        net.set_address(Address { ip: Ip::v4(v4), bits: 120 });
-        net.set_address(Address { ip: v6, bits: 64 });
+        net.set_address(Address::new(Ip::v4(v4), 120, Tags::NONE));
+        net.set_address(Address::new(v6, 64, Tags::NONE));
         for (prefix, bits) in [(Ip::v4([10, 0, 0, 0]), 120), (v6, 64)] {
             net.set_route(Route { prefix, bits, kind: RouteKind::ViaDevice, ..Route::default() });
         }
@@ -120,6 +123,7 @@ impl Host {
             conns: &mut self.conns,
             time_waits: &mut self.time_waits,
             sockets: &mut self.sockets,
+            unconnected: &mut self.unconnected,
             epoll_sets: &mut self.epoll_sets,
             epoll_items: &mut self.epoll_items,
             flow_table: &mut self.flow_table,
@@ -128,6 +132,18 @@ impl Host {
             umem: &mut self.umem,
             owner: OWNER,
         })
+    }
+
+    /// The machine starts again: same addresses, no memory of anything. What the "kernel" still had to send is gone.
+    pub fn reboot(&mut self, secret: u64) {
+        *self = Host::new(self.config.clone(), secret);
+    }
+
+    /// The interface gets another hardware address.
+    pub fn set_mac(&mut self, now: Instant, mac: Mac) {
+        let mtu = self.config.mtu;
+        self.config.mac = mac;
+        self.engine().set_device(now, mac, mtu);
     }
 
     /// The kernel is done with a frame.
@@ -171,6 +187,6 @@ impl Host {
 fn blank_tcb(tunables: &Tunables) -> Tcb {
     let (mut free, mut counters) = (FreeList::default(), Counters::default());
     let mut frames = Frames::new(&mut [], &[], &mut [], &mut free, OWNER);
-    let mut cx = Context { now: Instant::ZERO, frames: &mut frames, counters: &mut counters, tunables };
+    let mut cx = Context { now: Instant::ZERO, frames: &mut frames, counters: &mut counters, tunables, cookie: None };
     Tcb::connect(&mut cx, Flow::default(), 0, 0, 1460, &Options::new(tunables))
 }

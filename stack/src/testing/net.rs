@@ -4,6 +4,7 @@ use super::alloc::collections::BinaryHeap;
 use super::alloc::vec::Vec;
 use super::{Host, HostConfig, Random};
 use crate::addr::Endpoint;
+use crate::link::Tags;
 use crate::time::{Instant, MS, SEC};
 use core::cmp::Reverse;
 
@@ -54,7 +55,7 @@ impl Net {
         let mut hosts = [Host::new(a, random.number()), Host::new(b, random.number())];
         for (i, host) in hosts.iter_mut().enumerate() {
             for ip in &ips[1 - i] {
-                host.engine().net_mut().set_neighbour(ip, Some(macs[1 - i]));
+                host.engine().net_mut().set_neighbour(ip, Tags::NONE, Some(macs[1 - i]));
             }
         }
         Net {

@@ -25,4 +25,19 @@ impl Random {
     pub fn chance(&mut self, per_mille: u32) -> bool {
         per_mille != 0 && self.below(1000) < u64::from(per_mille)
     }
+
+    /// A number from `least` to `most`, both included.
+    pub fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    /// One of several.
+    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+
+    /// A generator of its own: so that more numbers drawn in one place do not change another.
+    pub fn fork(&mut self) -> Random {
+        Random(self.number())
+    }
 }

@@ -1,9 +1,9 @@
 //! ICMP errors (RFC 792, RFC 4443): what they say, and of which segment.
 //!
-//! Only errors about TCP get here; echo and the rest are the kernel's.
+//! Only errors about TCP and UDP get here; echo and the rest are the kernel's.
 
 use super::checksum::Sum;
-use super::{be16, be32, ipv4, ipv6};
+use super::{be16, be32, ipv4, ipv6, udp};
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::drops::Drop;
 
@@ -29,13 +29,15 @@ pub enum Kind {
     ParameterProblem,
 }
 
-/// An error about a TCP segment that we seem to have sent.
+/// An error about a segment or datagram that we seem to have sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Error {
     pub kind: Kind,
-    /// The flow of the quoted segment, seen from its sender: us.
+    /// The protocol of what is quoted.
+    pub protocol: u8,
+    /// The flow of what is quoted, seen from its sender: us.
     pub flow: Flow,
-    /// The quoted segment's sequence number.
+    /// The quoted segment's sequence number; means nothing for UDP.
     pub seq: u32,
 }
 
@@ -90,14 +92,14 @@ fn check_length(message: &[u8]) -> Result<(), Drop> {
 
 fn error(kind: Kind, quote: &[u8], packet: ipv4::Packet) -> Result<Error, Drop> {
     let segment = quote.get(packet.payload_off..packet.payload_off + 8).ok_or(Drop::IcmpMalformed)?;
-    if packet.protocol != PROTOCOL_TCP {
+    if packet.protocol != PROTOCOL_TCP && packet.protocol != udp::PROTOCOL {
         return Err(Drop::IcmpNoFlow);
     }
     let flow = Flow {
         local: Endpoint::new(packet.src, be16(segment, 0)),
         remote: Endpoint::new(packet.dst, be16(segment, 2)),
     };
-    Ok(Error { kind, flow, seq: be32(segment, 4) })
+    Ok(Error { kind, protocol: packet.protocol, flow, seq: be32(segment, 4) })
 }
 
 #[cfg(test)]
@@ -107,7 +109,14 @@ mod tests {
     fn frag_needed() -> Vec<u8> {
         let mut m = vec![3, 4, 0, 0, 0, 0, 0x05, 0x14];
         m.resize(8 + 20, 0);
-        ipv4::emit(&Ip::v4([10, 0, 0, 1]), &Ip::v4([10, 0, 0, 2]), 6, 9, 1400, &mut m[8..]);
+        ipv4::emit(
+            &Ip::v4([10, 0, 0, 1]),
+            &Ip::v4([10, 0, 0, 2]),
+            6,
+            ipv4::Service { tos: 0, ttl: 9 },
+            1400,
+            &mut m[8..],
+        );
         m.extend_from_slice(&[0x1f, 0x90, 0, 80, 1, 2, 3, 4]);
         seal(&mut m);
         m
@@ -147,7 +156,7 @@ mod tests {
         let (src, dst) = (Ip([0x20; 16]), Ip([0xfd; 16]));
         let mut m = vec![2, 0, 0, 0, 0, 0, 0x05, 0x00];
         m.resize(8 + 40, 0);
-        ipv6::emit(&dst, &src, 6, 9, 1400, &mut m[8..]);
+        ipv6::emit(&dst, &src, 6, ipv4::Service { tos: 0, ttl: 9 }, 1400, &mut m[8..]);
         m.extend_from_slice(&[0, 80, 0x1f, 0x90, 0, 0, 0, 7]);
         let sum = Sum::pseudo_header(&src, &dst, PROTOCOL_V6, m.len() as u16).add_bytes(&m).checksum();
         m[2..4].copy_from_slice(&sum.to_be_bytes());

@@ -14,8 +14,19 @@ pub struct Packet {
     pub src: Ip,
     pub dst: Ip,
     pub protocol: u8,
+    /// The TOS octet, or traffic class.
+    pub tos: u8,
     pub payload_off: usize,
     pub payload_len: usize,
+}
+
+/// How routers are to treat a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// The TOS octet, or traffic class; its two low bits are explicit congestion notification's.
+    pub tos: u8,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
 }
 
 /// Reads a header. Link padding behind the datagram is not part of the payload.
@@ -50,6 +61,7 @@ pub fn parse_quoted(bytes: &[u8]) -> Result<Packet, Drop> {
         src: Ip::v4([bytes[12], bytes[13], bytes[14], bytes[15]]),
         dst: Ip::v4([bytes[16], bytes[17], bytes[18], bytes[19]]),
         protocol: bytes[9],
+        tos: bytes[1],
         payload_off,
         payload_len: bytes.len() - payload_off,
     })
@@ -57,15 +69,25 @@ pub fn parse_quoted(bytes: &[u8]) -> Result<Packet, Drop> {
 
 /// Writes a header with don't-fragment set. The identification is zero, which RFC 6864 §4.1 allows for such datagrams.
 #[inline]
-pub fn emit(src: &Ip, dst: &Ip, protocol: u8, ttl: u8, payload_len: u16, out: &mut [u8]) {
+pub fn emit(src: &Ip, dst: &Ip, protocol: u8, service: Service, payload_len: u16, out: &mut [u8]) {
     let out = &mut out[..HEADER_LEN];
-    out[..2].copy_from_slice(&[0x45, 0]);
+    out[..2].copy_from_slice(&[0x45, service.tos]);
     out[2..4].copy_from_slice(&(payload_len + HEADER_LEN as u16).to_be_bytes());
-    out[4..12].copy_from_slice(&[0, 0, 0x40, 0, ttl, protocol, 0, 0]);
+    out[4..12].copy_from_slice(&[0, 0, 0x40, 0, service.ttl, protocol, 0, 0]);
     out[12..16].copy_from_slice(&src.v4_bytes());
     out[16..20].copy_from_slice(&dst.v4_bytes());
     let checksum = Sum::ZERO.add_bytes(out).checksum();
     out[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Lets routers cut up the packet of a header that was emitted; its fragments need a name then (RFC 6864 §4.2).
+pub fn allow_fragments(header: &mut [u8], identification: u16) {
+    header[4..6].copy_from_slice(&identification.to_be_bytes());
+    header[6..8].copy_from_slice(&[0, 0]);
+    let header = &mut header[..HEADER_LEN];
+    header[10..12].copy_from_slice(&[0, 0]);
+    let checksum = Sum::ZERO.add_bytes(header).checksum();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 #[cfg(test)]
@@ -74,7 +96,7 @@ mod tests {
 
     fn packet() -> Vec<u8> {
         let mut p = vec![0; 60];
-        emit(&Ip::v4([10, 0, 0, 1]), &Ip::v4([10, 0, 0, 2]), 6, 64, 40, &mut p);
+        emit(&Ip::v4([10, 0, 0, 1]), &Ip::v4([10, 0, 0, 2]), 6, Service { tos: 0xb9, ttl: 64 }, 40, &mut p);
         p
     }
 
@@ -82,7 +104,15 @@ mod tests {
     fn what_is_emitted_parses() {
         let p = parse(&packet()).unwrap();
         assert_eq!((p.src, p.dst), (Ip::v4([10, 0, 0, 1]), Ip::v4([10, 0, 0, 2])));
-        assert_eq!((p.protocol, p.payload_off, p.payload_len), (6, 20, 40));
+        assert_eq!((p.protocol, p.tos, p.payload_off, p.payload_len), (6, 0xb9, 20, 40));
+    }
+
+    #[test]
+    fn what_may_be_cut_has_a_name_and_a_checksum() {
+        let mut p = packet();
+        allow_fragments(&mut p, 0x1234);
+        assert!(parse(&p).is_ok());
+        assert_eq!(p[4..8], [0x12, 0x34, 0, 0]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! IPv6 (RFC 8200).
 
 use super::be16;
-pub use super::ipv4::Packet;
+pub use super::ipv4::{Packet, Service};
 use crate::addr::Ip;
 use crate::drops::Drop;
 
@@ -52,6 +52,7 @@ fn walk(bytes: &[u8]) -> Result<Packet, Drop> {
                     src: ip_at(bytes, 8),
                     dst: ip_at(bytes, 24),
                     protocol,
+                    tos: bytes[0] << 4 | bytes[1] >> 4,
                     payload_off: at,
                     payload_len,
                 });
@@ -70,11 +71,11 @@ fn ip_at(bytes: &[u8], at: usize) -> Ip {
 
 /// Writes the fixed header.
 #[inline]
-pub fn emit(src: &Ip, dst: &Ip, protocol: u8, hop_limit: u8, payload_len: u16, out: &mut [u8]) {
+pub fn emit(src: &Ip, dst: &Ip, protocol: u8, service: Service, payload_len: u16, out: &mut [u8]) {
     let out = &mut out[..HEADER_LEN];
-    out[..4].copy_from_slice(&[0x60, 0, 0, 0]);
+    out[..4].copy_from_slice(&[0x60 | service.tos >> 4, service.tos << 4, 0, 0]);
     out[4..6].copy_from_slice(&payload_len.to_be_bytes());
-    out[6..8].copy_from_slice(&[protocol, hop_limit]);
+    out[6..8].copy_from_slice(&[protocol, service.ttl]);
     out[8..24].copy_from_slice(&src.0);
     out[24..40].copy_from_slice(&dst.0);
 }
@@ -85,7 +86,7 @@ mod tests {
 
     fn packet(next: u8, payload: &[u8]) -> Vec<u8> {
         let mut p = vec![0; HEADER_LEN];
-        emit(&Ip([0x20; 16]), &Ip([0xfd; 16]), next, 64, payload.len() as u16, &mut p);
+        emit(&Ip([0x20; 16]), &Ip([0xfd; 16]), next, Service { tos: 0xb9, ttl: 64 }, payload.len() as u16, &mut p);
         p.extend_from_slice(payload);
         p
     }
@@ -94,7 +95,7 @@ mod tests {
     fn what_is_emitted_parses() {
         let p = parse(&packet(6, &[1; 33])).unwrap();
         assert_eq!((p.src, p.dst, p.protocol), (Ip([0x20; 16]), Ip([0xfd; 16]), 6));
-        assert_eq!((p.payload_off, p.payload_len), (40, 33));
+        assert_eq!((p.tos, p.payload_off, p.payload_len), (0xb9, 40, 33));
     }
 
     #[test]

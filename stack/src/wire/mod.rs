@@ -1,6 +1,6 @@
 //! What the bytes of a frame mean, header by header: parse and emit, nothing else.
 //!
-//! - [`ethernet`], [`ipv4`], [`ipv6`], [`icmp`], [`tcp`]: one header each;
+//! - [`ethernet`], [`ipv4`], [`ipv6`], [`icmp`], [`tcp`], [`udp`]: one header each;
 //! - [`checksum`]: the Internet checksum.
 
 pub mod checksum;
@@ -9,6 +9,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
+pub mod udp;
 
 /// A big-endian word at a place that the caller has checked.
 #[inline]

@@ -53,6 +53,77 @@ impl core::ops::BitOr for Flags {
     }
 }
 
+/// The blocks of a SACK option (RFC 2018 §3): octets received beyond the acknowledgement, the newest block first.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SackBlocks {
+    blocks: [(Seq, Seq); SackBlocks::MAX],
+    count: u8,
+}
+
+impl SackBlocks {
+    /// Most blocks that fit in 40 octets of options; beside a timestamp it is one less.
+    pub const MAX: usize = 4;
+
+    /// Adds a block `left..right` behind the others; false when there is no room for one more.
+    pub fn push(&mut self, left: Seq, right: Seq) -> bool {
+        let has_room = usize::from(self.count) < SackBlocks::MAX;
+        if has_room {
+            self.blocks[usize::from(self.count)] = (left, right);
+            self.count += 1;
+        }
+        has_room
+    }
+
+    /// The blocks as they stand in the option. Nothing is checked: the peer may claim anything.
+    pub fn as_slice(&self) -> &[(Seq, Seq)] {
+        &self.blocks[..usize::from(self.count)]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of the option with its padding; none without a block.
+    fn option_len(&self) -> usize {
+        if self.is_empty() { 0 } else { 4 + 8 * usize::from(self.count) }
+    }
+}
+
+/// A Fast Open cookie (RFC 7413 §4.1.1). Without octets it is the request for one.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[repr(C)]
+pub struct FastOpenCookie {
+    octets: [u8; FastOpenCookie::MAX],
+    len: u8,
+}
+
+impl FastOpenCookie {
+    pub const MAX: usize = 16;
+    /// No octets: please give me one.
+    pub const REQUEST: FastOpenCookie = FastOpenCookie { octets: [0; FastOpenCookie::MAX], len: 0 };
+
+    /// A cookie has an even number of octets, 4 to 16, or none at all; anything else is none of ours.
+    pub fn new(octets: &[u8]) -> Option<FastOpenCookie> {
+        let is_right = octets.is_empty() || octets.len() >= 4 && octets.len().is_multiple_of(2);
+        let mut cookie = FastOpenCookie { len: octets.len() as u8, ..FastOpenCookie::default() };
+        cookie.octets.get_mut(..octets.len()).filter(|_| is_right)?.copy_from_slice(octets);
+        Some(cookie)
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        &self.octets[..usize::from(self.len)]
+    }
+
+    pub fn is_request(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of the option with its padding.
+    fn option_len(&self) -> usize {
+        (2 + usize::from(self.len)).next_multiple_of(4)
+    }
+}
+
 /// The options of a segment that we understand; all others are skipped.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Options {
@@ -61,6 +132,8 @@ pub struct Options {
     /// TSval and TSecr.
     pub timestamp: Option<(u32, u32)>,
     pub sack_permitted: bool,
+    pub sack: SackBlocks,
+    pub fast_open: Option<FastOpenCookie>,
 }
 
 /// A received segment: its header, and where its payload lies in the frame.
@@ -75,6 +148,8 @@ pub struct Segment {
     /// From the frame's start.
     pub payload_off: u16,
     pub payload_len: u16,
+    /// The two bits of explicit congestion notification in its IP header ([`crate::ip::ecn`]).
+    pub ecn: u8,
 }
 
 impl Segment {
@@ -119,7 +194,8 @@ fn be32(bytes: &[u8], at: usize) -> u32 {
 /// NOP, NOP, timestamp kind, timestamp length: how nearly every segment of a live connection begins its options.
 const ALIGNED_TIMESTAMP: u32 = 0x0101_080a;
 
-/// Reads a segment. `tcp` is the whole TCP segment, `tcp_off` where it starts in its frame. The checksum was verified.
+/// Reads a segment. `tcp` is the whole TCP segment, `tcp_off` where it starts in its frame. The checksum was verified. What
+/// the IP header says is for the caller to add.
 pub fn parse(tcp: &[u8], tcp_off: u16) -> Result<Segment, Drop> {
     let head = tcp.first_chunk::<HEADER_LEN>().ok_or(Drop::TcpMalformed)?;
     let header_len = usize::from(head[12] >> 4) * 4;
@@ -135,6 +211,7 @@ pub fn parse(tcp: &[u8], tcp_off: u16) -> Result<Segment, Drop> {
         options: parse_options(&tcp[HEADER_LEN..header_len]),
         payload_off: tcp_off + header_len as u16,
         payload_len: (tcp.len() - header_len) as u16,
+        ecn: 0,
     })
 }
 
@@ -177,7 +254,14 @@ fn read_option(options: &mut Options, kind: u8, body: &[u8]) {
         // A shift above 14 counts as 14 (RFC 7323 §2.3).
         (3, 1) => options.window_scale = Some(body[0].min(14)),
         (4, 0) => options.sack_permitted = true,
+        (5, 8 | 16 | 24 | 32) => {
+            options.sack = SackBlocks::default();
+            for block in body.chunks_exact(8) {
+                options.sack.push(Seq(be32(block, 0)), Seq(be32(block, 4)));
+            }
+        }
         (8, 8) => options.timestamp = Some((be32(body, 0), be32(body, 4))),
+        (34, _) => options.fast_open = FastOpenCookie::new(body),
         _ => {}
     }
 }
@@ -192,9 +276,15 @@ pub struct Header {
     pub flags: Flags,
     /// As it goes on the wire: already scaled.
     pub window: u16,
+    /// Where urgent data ends, counted from `seq`; it counts only with URG.
+    pub urgent: u16,
     pub mss: Option<u16>,
     pub window_scale: Option<u8>,
     pub timestamp: Option<(u32, u32)>,
+    pub sack_permitted: bool,
+    /// At most three beside a timestamp.
+    pub sack: SackBlocks,
+    pub fast_open: Option<FastOpenCookie>,
 }
 
 impl Header {
@@ -204,6 +294,9 @@ impl Header {
             + if self.mss.is_some() { 4 } else { 0 }
             + if self.window_scale.is_some() { 4 } else { 0 }
             + if self.timestamp.is_some() { TIMESTAMP_LEN } else { 0 }
+            + if self.sack_permitted && self.timestamp.is_none() { 4 } else { 0 }
+            + self.sack.option_len()
+            + self.fast_open.map_or(0, |cookie| cookie.option_len())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -216,17 +309,39 @@ pub fn emit(header: &Header, out: &mut [u8]) -> usize {
     let len = header.len();
     let control = (len as u32 / 4) << 28 | u32::from(header.flags.0) << 16 | u32::from(header.window);
     let ports = u32::from(header.local_port) << 16 | u32::from(header.remote_port);
-    let mut out = put(out, [ports, header.seq.0, header.ack.0, control, 0]);
+    let mut out = put(out, [ports, header.seq.0, header.ack.0, control, u32::from(header.urgent)]);
     if let Some(mss) = header.mss {
         out = put(out, [0x0204_0000 | u32::from(mss)]);
     }
     if let Some(shift) = header.window_scale {
         out = put(out, [0x0103_0300 | u32::from(shift)]);
     }
-    if let Some((value, echo)) = header.timestamp {
-        put(out, [ALIGNED_TIMESTAMP, value, echo]);
+    match (header.sack_permitted, header.timestamp) {
+        // In place of the timestamp's padding, so that a SYN has room for the longest Fast Open cookie.
+        (true, Some((value, echo))) => out = put(out, [0x0402_080a, value, echo]),
+        (true, None) => out = put(out, [0x0101_0402]),
+        (false, Some((value, echo))) => out = put(out, [ALIGNED_TIMESTAMP, value, echo]),
+        (false, None) => {}
+    }
+    if !header.sack.is_empty() {
+        out = put(out, [0x0101_0500 | (header.sack.option_len() as u32 - 2)]);
+        for (left, right) in header.sack.as_slice() {
+            out = put(out, [left.0, right.0]);
+        }
+    }
+    if let Some(cookie) = &header.fast_open {
+        put_fast_open(out, cookie);
     }
     len
+}
+
+/// Kind 34, behind NOPs that make the header end on a word.
+fn put_fast_open(out: &mut [u8], cookie: &FastOpenCookie) {
+    let (padded, octets) = (cookie.option_len(), cookie.as_slice());
+    let (padding, option) = out[..padded].split_at_mut(padded - 2 - octets.len());
+    padding.fill(1);
+    (option[0], option[1]) = (34, 2 + octets.len() as u8);
+    option[2..].copy_from_slice(octets);
 }
 
 #[inline]
@@ -252,10 +367,7 @@ impl Control {
     /// Writes the segment, checksum zero; returns its length.
     pub fn emit(&self, local_port: u16, remote_port: u16, out: &mut [u8]) -> usize {
         let Control { seq, ack, flags, window, timestamp } = *self;
-        emit(
-            &Header { local_port, remote_port, seq, ack, flags, window, timestamp, mss: None, window_scale: None },
-            out,
-        )
+        emit(&Header { local_port, remote_port, seq, ack, flags, window, timestamp, ..Header::default() }, out)
     }
 }
 

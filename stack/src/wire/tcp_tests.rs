@@ -30,7 +30,7 @@ fn what_is_written_is_read() {
         assert_eq!((len, len % 4, &bytes[16..20]), (header.len(), 0, &[0; 4][..]));
         let seg = parse(&bytes[..len + 3], 34).unwrap();
         assert_eq!((seg.seq, seg.ack, seg.flags, seg.window), (header.seq, header.ack, header.flags, 501));
-        assert_eq!(seg.options, Options { mss, window_scale, timestamp, sack_permitted: false });
+        assert_eq!(seg.options, Options { mss, window_scale, timestamp, ..Options::default() });
         assert_eq!((seg.payload_off, seg.payload_len), (34 + len as u16, 3));
         assert_eq!(ports(&bytes), Some(Ports { source: 80, destination: 50_000 }));
     }
@@ -59,7 +59,13 @@ fn options_one_by_one() {
     let read = |bytes: &[u8]| parse(&with_options(bytes), 0).unwrap().options;
     // Linux's SYN: MSS, SACK permitted, timestamps, NOP, window scale.
     let linux = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 10];
-    let expected = Options { mss: Some(1460), window_scale: Some(10), timestamp: Some((9, 0)), sack_permitted: true };
+    let expected = Options {
+        mss: Some(1460),
+        window_scale: Some(10),
+        timestamp: Some((9, 0)),
+        sack_permitted: true,
+        ..Options::default()
+    };
     assert_eq!(read(&linux), expected);
     assert_eq!(read(&[3, 3, 200]).window_scale, Some(14));
     // After the end nothing counts; unknown kinds are skipped; wrong lengths are not believed.
@@ -108,4 +114,32 @@ fn reset_for_nobody() {
     assert_eq!((with_ack.seq, with_ack.flags), (Seq(20), Flags::RST));
     let without = reset_for(&seg(Flags::SYN)).unwrap();
     assert_eq!((without.seq, without.ack, without.flags), (Seq(0), Seq(16), Flags::RST | Flags::ACK));
+}
+
+#[test]
+fn selective_acknowledgements_and_cookies_go_there_and_back() {
+    let mut sack = SackBlocks::default();
+    for n in 0..3u32 {
+        assert!(sack.push(Seq(n * 100), Seq(n * 100 + 50)));
+    }
+    let cookie = FastOpenCookie::new(&[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    let cases = [
+        Header { timestamp: Some((1, 2)), sack, ..header() },
+        Header { sack_permitted: true, mss: Some(1460), fast_open: Some(cookie), ..header() },
+        Header { fast_open: FastOpenCookie::new(&[]), urgent: 7, ..header() },
+    ];
+    for header in cases {
+        let mut bytes = [0xaa; HEADER_LEN_MAX];
+        let len = emit(&header, &mut bytes);
+        let seg = parse(&bytes[..len], 0).unwrap();
+        assert_eq!((len, seg.urgent, seg.payload_len), (header.len(), header.urgent, 0));
+        let Header { mss, window_scale, timestamp, sack_permitted, sack, fast_open, .. } = header;
+        assert_eq!(seg.options, Options { mss, window_scale, timestamp, sack_permitted, sack, fast_open });
+    }
+    assert!(sack.push(Seq(1), Seq(2)) && !sack.push(Seq(3), Seq(4)), "four blocks and no more");
+    for bad in [&[1u8][..], &[1, 2, 3], &[1; 5], &[1; 18]] {
+        assert_eq!(FastOpenCookie::new(bad), None);
+    }
+    let read = |bytes: &[u8]| parse(&with_options(bytes), 0).unwrap().options;
+    assert!(read(&[5, 9, 0, 0, 0, 1, 0, 0, 0]).sack.is_empty());
 }

@@ -16,14 +16,13 @@ const KICKS_MAX: u32 = 64;
 /// Bytes in front of a frame for `struct xsk_tx_metadata` (linux/if_xdp.h): flags, then what is requested.
 pub(crate) const METADATA_LEN: usize = 24;
 
-/// Asks, in the metadata in front of a frame, that the TCP checksum be finished: the field holds the pseudo-header's
+/// Asks, in the metadata in front of a frame, that the TCP or UDP checksum be finished: the field holds the pseudo-header's
 /// sum already. `frame` is the whole frame's memory.
 pub(crate) fn request_checksum(frame: &mut [u8], out: &TxFrame) {
-    const CHECKSUM_IN_TCP: u16 = 16;
     let at = usize::from(out.off) - METADATA_LEN;
     frame[at..at + 8].copy_from_slice(&u64::from(libc::XDP_TXMD_FLAGS_CHECKSUM).to_ne_bytes());
     frame[at + 8..at + 10].copy_from_slice(&u16::from(out.transport).to_ne_bytes());
-    frame[at + 10..at + 12].copy_from_slice(&CHECKSUM_IN_TCP.to_ne_bytes());
+    frame[at + 10..at + 12].copy_from_slice(&u16::from(out.checksum).to_ne_bytes());
 }
 
 /// The fill and the completion ring of a queue.

@@ -20,11 +20,11 @@ fn start_over(net: &mut Net) -> u32 {
 #[test]
 fn peers_are_reset_at_once_when_the_owner_of_the_lock_died() {
     for frames in [4096, 40] {
-        let server = HostConfig { conns: 256, sockets: 512, frames, ..HostConfig::nth(1) };
-        let client = HostConfig { conns: 256, sockets: 512, ..HostConfig::nth(2) };
+        let server = HostConfig { conns: 512, sockets: 1024, frames, ..HostConfig::nth(1) };
+        let client = HostConfig { conns: 512, sockets: 1024, ..HostConfig::nth(2) };
         let mut net = Net::with(1, server, client);
-        let listener = listen(&mut net, 256);
-        let clients: Vec<_> = (0..200).map(|_| connect(&mut net)).collect();
+        let listener = listen(&mut net, 512);
+        let clients: Vec<_> = (0..320).map(|_| connect(&mut net)).collect();
         let ports: Vec<_> = clients.iter().map(|c| net.hosts[CLIENT].engine().local_endpoint(*c).unwrap()).collect();
         for _ in &clients {
             let server = accept(&mut net, listener);
@@ -37,14 +37,14 @@ fn peers_are_reset_at_once_when_the_owner_of_the_lock_died() {
         release(&mut net, CLIENT, clients[0]); // This one ends in the server's TIME-WAIT, and is left alone.
         net.run_for(SEC);
         let rounds = start_over(&mut net);
-        assert!(rounds >= 199 / 64, "{rounds}");
+        assert!(rounds >= 319 / 256, "{rounds}");
         net.run_for(MS);
         let now = net.now();
         for (i, c) in clients.iter().enumerate().skip(1) {
             let error = if i % 3 == 0 { Errno::EPIPE } else { Errno::ECONNRESET };
             assert_eq!(net.hosts[CLIENT].engine().connect_status(now, *c), Err(error), "client {i}");
         }
-        assert_eq!(net.hosts[SERVER].engine().counters().tx_rsts, 199);
+        assert_eq!(net.hosts[SERVER].engine().counters().tx_rsts, 319);
         finish(net);
     }
 }

@@ -1,15 +1,28 @@
-//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `malformed`: hostile frames;
-//! `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `icmp`: what routers say; `next_hop`: where frames go; `sockets`: the smaller calls.
+//! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `buffers`: how large they get;
+//! `malformed`: hostile frames; `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs
+//! without end; `fast_open`: data on them; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `limits`: full
+//! tables; `link`: VLANs, a device that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header says; `ring`: frames
+//! that have not left yet; `sockets`: the smaller calls; `urgent`: urgent data. `raw` makes segments by hand.
 
+mod buffers;
 mod bulk;
 mod chaos;
 mod farewell;
+mod fast_open;
+mod flood;
 mod icmp;
 mod lifecycle;
+mod limits;
+mod link;
 mod malformed;
 mod next_hop;
+mod opening;
+mod pacing;
+mod raw;
+mod ring;
 mod scarce;
 mod sockets;
+mod urgent;
 
 use crate::addr::Endpoint;
 use crate::socket::readiness::{HUP, IN, OUT};

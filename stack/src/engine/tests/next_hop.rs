@@ -1,6 +1,7 @@
 use super::*;
 use crate::addr::{Ip, Mac};
 use crate::ip::tables::{Route, RouteKind};
+use crate::link::Tags;
 use crate::socket::readiness::ERR;
 use crate::time::MS;
 
@@ -16,9 +17,9 @@ fn connect_waits_for_the_neighbour() {
     net.run_for(50 * MS);
     let mut engine = net.hosts[CLIENT].engine();
     assert!(engine.wants_daemon() && !engine.has_transmit());
-    assert_eq!(engine.net_mut().take_wanted(), Some(ip));
+    assert_eq!(engine.net_mut().take_wanted(), Some((ip, Tags::NONE)));
     assert!(engine.next_deadline().is_some(), "asks again");
-    engine.net_mut().set_neighbour(&ip, Some(SERVER_MAC));
+    engine.net_mut().set_neighbour(&ip, Tags::NONE, Some(SERVER_MAC));
     accept(&mut net, listener);
     assert_eq!(readiness(&mut net, CLIENT, client), OUT);
     finish(net);
@@ -31,7 +32,7 @@ fn connect_fails_when_the_neighbour_does() {
     net.hosts[CLIENT].engine().net_mut().clear_neighbours();
     let client = connect(&mut net);
     net.run_for(50 * MS);
-    net.hosts[CLIENT].engine().net_mut().set_neighbour(&ip, None);
+    net.hosts[CLIENT].engine().net_mut().set_neighbour(&ip, Tags::NONE, None);
     net.run(SEC, |net| readiness(net, CLIENT, client) & ERR != 0);
     let now = net.now();
     assert_eq!(net.hosts[CLIENT].engine().connect_status(now, client), Err(Errno::EHOSTUNREACH));
@@ -53,11 +54,11 @@ fn the_gateway_s_address_changes_under_a_connection() {
     let (_, server, client) = pair(&mut net);
     let ip = net.hosts[SERVER].config.ip();
     let elsewhere = Mac([2, 0, 0, 0, 0, 77]);
-    net.hosts[CLIENT].engine().net_mut().set_neighbour(&ip, Some(elsewhere));
+    net.hosts[CLIENT].engine().net_mut().set_neighbour(&ip, Tags::NONE, Some(elsewhere));
     send(&mut net, CLIENT, client, b"lost").unwrap();
     net.run_for(100 * MS);
     assert_eq!(net.hosts[SERVER].engine().available(server), Ok(0));
-    net.hosts[CLIENT].engine().net_mut().set_neighbour(&ip, Some(SERVER_MAC));
+    net.hosts[CLIENT].engine().net_mut().set_neighbour(&ip, Tags::NONE, Some(SERVER_MAC));
     net.run(5 * SEC, |net| net.hosts[SERVER].engine().available(server) == Ok(4));
     finish(net);
 }

@@ -135,7 +135,7 @@ fn two_thousand_stalled_readers_do_not_starve_the_one_that_reads() {
 #[test]
 fn peers_that_do_not_read_do_not_starve_the_one_that_does() {
     const TOTAL: usize = 20_000;
-    let small_windows = Tunables { rcvbuf_bytes: 4096, ..Tunables::default() };
+    let small_windows = Tunables { rmem_bytes: [4096, 8192, 8192], ..Tunables::default() };
     let mut rig = Rig::with_clients(2, 1500, 4096, Wire::default(), small_windows);
     // The other way round: the server writes, and its clients' windows close.
     for s in &mut rig.stalled {
@@ -190,4 +190,41 @@ fn what_came_out_of_order_is_given_back_and_comes_again() {
         rig.drain(TOTAL);
         finish(rig.net);
     }
+}
+
+#[test]
+fn whoever_finds_no_room_only_because_frames_are_few_hears_of_it_later() {
+    let mut net = Net::new(1);
+    let (_, server, client) = pair(&mut net);
+    assert_eq!(send(&mut net, CLIENT, client, &[1; 40_000]), Ok(40_000));
+    let mut engine = net.hosts[CLIENT].engine();
+    // The write left room. What is asked for now is not there: frames became few.
+    engine.frames_mut().set_pressure(Pressure::Critical);
+    let set = engine.epoll_open(PROC).unwrap();
+    engine.epoll_add(set, client, 1, OUT, 1).unwrap();
+    engine.epoll_wait_on(set, 0).unwrap();
+    assert_eq!(engine.epoll_has_ready(set), Ok(false));
+    assert_eq!(engine.take_wakeups(), 0);
+    net.run_for(SEC);
+    let mut engine = net.hosts[CLIENT].engine();
+    assert_eq!((engine.take_wakeups(), engine.epoll_has_ready(set)), (1, Ok(true)));
+    assert_eq!(recv(&mut net, SERVER, server).map(|bytes| bytes.len()), Ok(40_000));
+    finish(net);
+}
+
+#[test]
+fn small_segments_leave_the_last_frames_as_well() {
+    let server = HostConfig { frames: 256, ..HostConfig::nth(1) };
+    let mut net = Net::with(5, server, HostConfig::nth(2));
+    let listener = listen(&mut net, 4);
+    let (now, remote) = (net.now(), net.endpoint(SERVER, PORT));
+    let mut engine = net.hosts[CLIENT].engine();
+    let client = engine.open_stream(Family::V4, false, PROC).unwrap();
+    engine.set_option(now, client, crate::socket::SocketOption::MaxSegment, 88).unwrap();
+    assert_eq!(engine.connect(now, client, None, remote), Err(Errno::EINPROGRESS));
+    let accepted = accept(&mut net, listener);
+    while send(&mut net, SERVER, accepted, &[7; 60_000]).is_ok() {}
+    let free = net.hosts[SERVER].engine().frames().free_count();
+    assert!(free >= 31, "{free}");
+    finish(net);
 }

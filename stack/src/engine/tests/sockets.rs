@@ -1,7 +1,9 @@
 use super::*;
 use crate::addr::{Flow, Ip};
+use crate::engine::Engine;
 use crate::socket::SocketOption;
 use crate::socket::{How, readiness};
+use crate::time::Instant;
 
 fn listen_at(net: &mut Net, ip: Ip, v6only: bool) -> SocketId {
     let mut engine = net.hosts[SERVER].engine();
@@ -200,4 +202,98 @@ fn release_client(net: &mut Net) {
     net.hosts[CLIENT].engine().release_process(now, PROC);
     net.run_for(SEC);
     assert_eq!(net.hosts[CLIENT].engine().population().connections, 0);
+}
+
+#[test]
+fn a_caller_whose_clock_is_behind_sends_no_older_timestamp() {
+    let mut net = Net::new(1);
+    let (_, server, client) = pair(&mut net);
+    net.run_for(SEC);
+    let now = net.now();
+    net.hosts[CLIENT].engine().set_option(now, client, SocketOption::NoDelay, 1).unwrap();
+    let mut values = vec![];
+    for behind_us in [0, 3000, 0, 5000] {
+        let now = crate::time::Instant::from_micros(net.now().micros() - behind_us);
+        let mut engine = net.hosts[CLIENT].engine();
+        assert_eq!(engine.send(now, client, b"tick"), Ok(4));
+        let tx = engine.poll_transmit(now).unwrap();
+        let tcp = usize::from(tx.off) + usize::from(tx.transport);
+        let option = &engine.frames().bytes(tx.frame)[tcp + 20..tcp + 32];
+        assert_eq!(option[..4], [1, 1, 8, 10]);
+        values.push(u32::from_be_bytes([option[4], option[5], option[6], option[7]]));
+        net.hosts[CLIENT].complete(tx.frame);
+        net.run_for(crate::time::MS);
+    }
+    net.run_for(SEC);
+    assert!(values.is_sorted(), "{values:?}");
+    assert_eq!(recv(&mut net, SERVER, server), Ok(b"ticktickticktick".to_vec()));
+    finish(net);
+}
+
+/// Records of sockets without a connection that are in use.
+fn unconnected(net: &mut Net, host: usize) -> u32 {
+    net.hosts[host].engine().unconnected.live()
+}
+
+#[test]
+fn a_connected_socket_has_no_record_of_an_unconnected_one() {
+    let mut net = Net::new(1);
+    let listener = listen(&mut net, 16);
+    let mut engine = net.hosts[CLIENT].engine();
+    let client = engine.open_stream(crate::socket::Family::V4, false, PROC).unwrap();
+    assert_eq!(unconnected(&mut net, CLIENT), 1);
+    let (now, to) = (net.now(), net.endpoint(SERVER, PORT));
+    assert_eq!(net.hosts[CLIENT].engine().connect(now, client, None, to), Err(Errno::EINPROGRESS));
+    assert_eq!(unconnected(&mut net, CLIENT), 0);
+    net.run_for(SEC);
+    let now = net.now();
+    net.hosts[SERVER].engine().accept(now, listener, PROC).unwrap();
+    assert_eq!(unconnected(&mut net, SERVER), 1, "the listener's alone");
+    finish(net);
+}
+
+#[test]
+fn what_was_set_on_a_socket_outlives_a_failed_connection() {
+    let mut net = Net::new(1);
+    let (now, closed) = (net.now(), net.endpoint(SERVER, PORT + 1));
+    let mut engine = net.hosts[CLIENT].engine();
+    let s = engine.open_stream(crate::socket::Family::V4, false, PROC).unwrap();
+    engine.set_option(now, s, SocketOption::NoDelay, 1).unwrap();
+    engine.set_option(now, s, SocketOption::KeepIdle, 77).unwrap();
+    assert_eq!(engine.connect(now, s, None, closed), Err(Errno::EINPROGRESS));
+    engine.set_option(now, s, SocketOption::UserTimeout, 1234).unwrap();
+    let name = engine.local_endpoint(s).unwrap();
+    net.run_for(SEC);
+    let now = net.now();
+    let mut engine = net.hosts[CLIENT].engine();
+    assert_eq!(engine.connect_status(now, s), Err(Errno::ECONNREFUSED));
+    let check = |engine: &Engine<'_>| {
+        let told = [SocketOption::NoDelay, SocketOption::KeepIdle, SocketOption::UserTimeout];
+        assert_eq!(told.map(|option| engine.option(s, option).unwrap()), [1, 77, 1234]);
+    };
+    check(&engine);
+    assert_eq!(engine.local_endpoint(s), Ok(name));
+    assert_eq!(unconnected(&mut net, CLIENT), 1);
+    listen(&mut net, 16);
+    let to = net.endpoint(SERVER, PORT);
+    assert_eq!(net.hosts[CLIENT].engine().connect(now, s, None, to), Err(Errno::EINPROGRESS));
+    check(&net.hosts[CLIENT].engine());
+    net.run_for(SEC);
+    assert_eq!(net.hosts[CLIENT].engine().connect_status(now, s), Ok(()));
+    assert_eq!(unconnected(&mut net, CLIENT), 0);
+    release(&mut net, CLIENT, s);
+    finish(net);
+}
+
+#[test]
+fn records_of_unconnected_sockets_never_run_out_before_sockets_do() {
+    let mut net = Net::new(1);
+    let mut engine = net.hosts[CLIENT].engine();
+    let open = |engine: &mut Engine<'_>| engine.open_stream(crate::socket::Family::V4, false, PROC);
+    let all: Vec<_> = core::iter::from_fn(|| open(&mut engine).ok()).collect();
+    assert_eq!((all.len(), open(&mut engine)), (64, Err(Errno::ENFILE)));
+    assert_eq!(engine.unconnected.live(), 64);
+    all.into_iter().for_each(|s| engine.release(Instant::ZERO, s, PROC).unwrap());
+    assert_eq!((engine.unconnected.live(), engine.sockets.live()), (0, 0));
+    finish(net);
 }

@@ -1,129 +1,76 @@
-//! Duplicate acknowledgements, fast retransmit and fast recovery (RFC 5681 §3.2, RFC 6582), limited transmit (RFC 3042).
+//! Loss without selective acknowledgements: duplicates are counted (RFC 5681 §3.2, RFC 6582, RFC 3042).
 //!
-//! The RFCs inflate the congestion window by a segment for each duplicate acknowledgement. Here the window stays and the
-//! octets in flight are counted less (`credit`), which is the same sum; the first two duplicates then are limited transmit.
+//! The RFCs inflate the congestion window by a segment for each duplicate acknowledgement. Here the window stays, and each
+//! stands on the scoreboard for a segment at the peer, which is the same sum: so the rest of recovery is one for both, and
+//! the first two duplicates are limited transmit.
 
-use super::super::{Context, Seq, Tcb};
-use super::Phase;
-use crate::time::Instant;
+use super::super::{Context, Tcb};
+use super::{Phase, Tally};
 
 /// RFC 5681 §3.2's threshold.
 const DUPACKS: u8 = 3;
 
-/// What a new acknowledgement means for the retransmission timer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::tcp) enum Timer {
-    Restart,
-    Leave,
-}
-
 impl Tcb {
-    /// One more acknowledgement of the same octet, by a segment without data and with the same window (RFC 5681 §2).
-    pub(in crate::tcp) fn note_duplicate_ack(&mut self, cx: &mut Context<'_, '_>) {
+    /// What the duplicates before this acknowledgement stood for is part of what it covers; a duplicate is one more.
+    pub(super) fn count_duplicates(&mut self, tally: &mut Tally) {
         let mss = u32::from(self.snd.mss);
-        match self.recovery.phase {
-            Phase::Loss => {}
-            Phase::Recovering => self.recovery.credit = (self.recovery.credit + mss).min(self.snd.flight()),
+        let phase = self.recovery.phase;
+        if tally.acked > 0 {
+            let told = self.snd.board.sacked.min(tally.acked.saturating_sub(mss));
+            tally.delivered = tally.delivered.saturating_sub(told);
+            self.snd.board.sacked -= told;
+            if phase != Phase::Recovering {
+                self.snd.board.sacked = 0;
+                self.recovery.dupacks = 0;
+            }
+            self.snd.board.sacked = self.snd.board.sacked.min(self.room_for_duplicates());
+            return;
+        }
+        if !tally.is_duplicate {
+            return;
+        }
+        match phase {
+            // Only what F-RTO sent can be meant: all else went before, and its duplicates are our own retransmissions'.
+            Phase::Loss if !self.snd.nxt.is_after(self.recovery.recover) => return,
             Phase::Open => {
                 self.recovery.dupacks = self.recovery.dupacks.saturating_add(1);
-                self.recovery.credit = (self.recovery.credit + mss).min(self.snd.flight());
-                // Not again for the losses of a recovery that is over (RFC 6582 §3.2, step 2).
-                if self.recovery.dupacks == DUPACKS && self.snd.una.is_after(self.recovery.recover) {
-                    self.enter_fast_recovery(cx, mss);
-                } else if self.recovery.dupacks >= DUPACKS {
+                if self.recovery.dupacks >= DUPACKS && !self.snd.una.is_after(self.recovery.recover) {
                     // Duplicates of our own retransmissions are no sign that the network has room.
-                    self.recovery.credit = 0;
+                    self.snd.board.sacked = 0;
+                    return;
                 }
             }
+            _ => {}
         }
+        let more = mss.min(self.room_for_duplicates().saturating_sub(self.snd.board.sacked));
+        self.snd.board.sacked += more;
+        tally.delivered += more;
     }
 
-    fn enter_fast_recovery(&mut self, cx: &mut Context<'_, '_>, mss: u32) {
-        cx.counters.fast_retransmits += 1;
-        self.congestion.on_fast_retransmit(self.snd.flight(), mss);
-        self.recovery.phase = Phase::Recovering;
-        self.recovery.recover = self.snd.nxt;
-        self.recovery.saw_partial = false;
-        self.lose_front(cx);
+    /// One segment at least is missing, or there would be no duplicates.
+    fn room_for_duplicates(&self) -> u32 {
+        self.snd.flight().saturating_sub(self.snd.board.lost.max(u32::from(self.snd.mss)))
     }
 
-    /// The octet at SND.UNA was lost: it goes at once.
-    fn lose_front(&mut self, cx: &mut Context<'_, '_>) {
-        self.recovery.retransmit_now = true;
-        if !self.snd.mark_front_lost(cx.frames) {
+    /// Three duplicates, or a partial acknowledgement: the front is lost. Not for the losses of a recovery that is over
+    /// (RFC 6582 §3.2, step 2).
+    pub(super) fn detect_front_loss(&mut self, cx: &mut Context<'_, '_>, tally: &Tally) {
+        let is_lost = match self.recovery.phase {
+            Phase::Open => self.recovery.dupacks >= DUPACKS && self.snd.una.is_after(self.recovery.recover),
+            Phase::Recovering => tally.acked > 0,
+            Phase::Loss => false,
+        };
+        if is_lost && !self.snd.mark_front_lost(cx.frames) {
             self.resend_fin_if_alone();
         }
+        self.limit_duplicates();
     }
 
-    /// SND.UNA moved by `acked` octets, from a flight of `flight`.
-    pub(in crate::tcp) fn recover_on_ack(&mut self, cx: &mut Context<'_, '_>, acked: u32, flight: u32) -> Timer {
-        let mss = u32::from(self.snd.mss);
-        match self.recovery.phase {
-            Phase::Open => {
-                self.recovery.dupacks = 0;
-                self.recovery.credit = 0;
-                self.recovery.follow(self.snd.una);
-                self.congestion.on_ack(acked, flight, mss);
-                Timer::Restart
-            }
-            Phase::Recovering if self.snd.una.is_before(self.recovery.recover) => {
-                // Partial: the next hole is lost as well. Deflate by what was acknowledged, add back a segment.
-                self.recovery.credit = (self.recovery.credit + mss).saturating_sub(acked).min(self.snd.flight());
-                self.lose_front(cx);
-                let first = !core::mem::replace(&mut self.recovery.saw_partial, true);
-                if first { Timer::Restart } else { Timer::Leave }
-            }
-            Phase::Recovering => {
-                self.congestion.on_recovered(self.snd.flight(), mss);
-                self.calm();
-                Timer::Restart
-            }
-            Phase::Loss => {
-                self.congestion.on_ack(acked, flight.max(self.congestion.cwnd), mss);
-                if !self.snd.una.is_before(self.recovery.recover) {
-                    self.calm();
-                }
-                Timer::Restart
-            }
+    /// What is lost by now is none of what the duplicates stand for.
+    pub(super) fn limit_duplicates(&mut self) {
+        if !self.sack {
+            let most = self.snd.flight().saturating_sub(self.snd.board.lost);
+            self.snd.board.sacked = self.snd.board.sacked.min(most);
         }
-    }
-
-    fn calm(&mut self) {
-        self.recovery.phase = Phase::Open;
-        self.recovery.dupacks = 0;
-        self.recovery.credit = 0;
-        self.recovery.retransmit_now = false;
-    }
-
-    /// The retransmission timer expired: everything in flight is lost (RFC 5681 §3.1, RFC 6582 §3.2 step 6).
-    pub(in crate::tcp) fn recover_on_timeout(&mut self, cx: &mut Context<'_, '_>, is_first: bool) {
-        self.congestion.on_timeout(self.snd.flight(), u32::from(self.snd.mss), is_first);
-        self.calm();
-        self.recovery.phase = Phase::Loss;
-        self.recovery.recover = self.snd.nxt;
-        self.recovery.retransmit_now = true;
-        self.snd.mark_all_lost(cx.frames);
-        self.resend_fin_if_alone();
-    }
-
-    /// Takes the round-trip time of what `ack` acknowledged: from the frame itself if it went once (Karn's rule),
-    /// else from the echoed timestamp. A sample ends the backoff.
-    pub(in crate::tcp) fn take_rtt(
-        &mut self,
-        cx: &Context<'_, '_>,
-        from_frame: Option<u32>,
-        echo: Option<u32>,
-        now: Instant,
-    ) {
-        let sample = from_frame.or_else(|| echo.and_then(|echo| self.ts.rtt_us(echo, now)));
-        if let Some(us) = sample {
-            self.rtt.sample(us, cx.tunables);
-            self.timers.backoff = 0;
-        }
-    }
-
-    /// Whether a segment counts as a duplicate acknowledgement is decided by the caller; this is where SND stood.
-    pub(in crate::tcp) fn is_acknowledging_front(&self, ack: Seq) -> bool {
-        ack == self.snd.una && self.snd.flight() > 0
     }
 }

@@ -1,6 +1,6 @@
 //! The retransmission timeout (RFC 6298).
 
-use crate::time::SEC;
+use crate::time::{Instant, SEC};
 use crate::tunables::Tunables;
 
 /// Smoothed round-trip time, its variation, and the timeout they give, in microseconds.
@@ -11,8 +11,14 @@ pub(in crate::tcp) struct Rtt {
     srtt_x8: u32,
     rttvar_x4: u32,
     rto_us: u32,
+    /// The smallest round trip of this stretch of [`MIN_WINDOW_S`] and the one before; when this one began.
     min_us: u32,
+    old_min_us: u32,
+    min_since_s: u32,
 }
+
+/// RFC 8985 §6.2 asks for a recent smallest round trip: it is one of the last five minutes at most, as Linux keeps it.
+const MIN_WINDOW_S: u32 = 150;
 
 /// Longest sample that is believed: keeps the arithmetic within 32 bits.
 const SAMPLE_MAX_US: u32 = 120 * SEC as u32;
@@ -24,18 +30,31 @@ impl Rtt {
 
     /// RFC 6298 §2. The floor is under the variation, not under the sum: SRTT + max(200 ms, 4·RTTVAR), as Linux does,
     /// so that a peer's delayed acknowledgement never looks like a loss.
-    pub(in crate::tcp) fn sample(&mut self, rtt_us: u32, tunables: &Tunables) {
+    ///
+    /// `least_us`: the sample for the smallest round trip.
+    pub(in crate::tcp) fn sample(&mut self, rtt_us: u32, least_us: u32, now: Instant, tunables: &Tunables) {
         let r = rtt_us.clamp(1, SAMPLE_MAX_US);
+        self.note_least(least_us.clamp(1, r), now);
         if self.srtt_x8 == 0 {
-            (self.srtt_x8, self.rttvar_x4, self.min_us) = (r * 8, r * 2, r);
+            (self.srtt_x8, self.rttvar_x4) = (r * 8, r * 2);
         } else {
             let error = r.abs_diff(self.srtt_x8 / 8);
             self.rttvar_x4 = self.rttvar_x4 - self.rttvar_x4 / 4 + error;
             self.srtt_x8 = self.srtt_x8 - self.srtt_x8 / 8 + r;
-            self.min_us = self.min_us.min(r);
         }
         let variation = self.rttvar_x4.max(clamp_us(tunables.rto_min_us));
         self.rto_us = (self.srtt_x8 / 8 + variation).min(clamp_us(tunables.rto_max_us));
+    }
+
+    #[inline]
+    fn note_least(&mut self, us: u32, now: Instant) {
+        let now_s = (now.micros() / SEC) as u32;
+        let age_s = now_s.saturating_sub(self.min_since_s);
+        if self.min_us == 0 || age_s > MIN_WINDOW_S {
+            self.old_min_us = if self.min_us == 0 || age_s > 2 * MIN_WINDOW_S { us } else { self.min_us };
+            (self.min_us, self.min_since_s) = (us, now_s);
+        }
+        self.min_us = self.min_us.min(us);
     }
 
     /// The SYN was lost and nothing was measured: 3 seconds (RFC 6298 §5.7).
@@ -58,7 +77,7 @@ impl Rtt {
     }
 
     pub(in crate::tcp) fn min_us(&self) -> u32 {
-        self.min_us
+        self.min_us.min(self.old_min_us)
     }
 }
 
@@ -76,13 +95,29 @@ mod tests {
         let t = Tunables::default();
         let mut rtt = Rtt::new(&t);
         assert_eq!(rtt.rto_us(), SEC);
-        rtt.sample(10 * MS as u32, &t);
+        rtt.sample(10 * MS as u32, u32::MAX, Instant::ZERO, &t);
         assert_eq!((rtt.srtt_us(), rtt.rttvar_us()), (10_000, 5_000));
         assert_eq!(rtt.rto_us(), 210 * MS);
-        rtt.sample(900 * MS as u32, &t);
+        rtt.sample(900 * MS as u32, u32::MAX, Instant::ZERO, &t);
         // SRTT = 7/8·10 + 1/8·900; RTTVAR = 3/4·5 + 1/4·890.
         assert_eq!((rtt.srtt_us(), rtt.rttvar_us()), (121_250, 226_250));
         assert_eq!(rtt.rto_us(), 121_250 + 905_000);
+    }
+
+    #[test]
+    fn the_smallest_round_trip_is_a_recent_one() {
+        let t = Tunables::default();
+        let mut rtt = Rtt::new(&t);
+        let mut sample = |us: u32, at_s: u64| {
+            rtt.sample(us, us, Instant::from_micros(at_s * SEC), &t);
+            rtt.min_us()
+        };
+        assert_eq!((sample(500, 1), sample(900, 2), sample(300, 100)), (500, 500, 300));
+        // The path got longer: that is believed after five minutes at most, and not before half of that.
+        assert_eq!((sample(800, 160), sample(800, 300)), (300, 300));
+        assert_eq!(sample(800, 320), 800);
+        // Nothing at all was heard for long.
+        assert_eq!(sample(2000, 5000), 2000);
     }
 
     #[test]
@@ -90,11 +125,11 @@ mod tests {
         let t = Tunables::default();
         let mut rtt = Rtt::new(&t);
         for _ in 0..100 {
-            rtt.sample(u32::MAX, &t);
+            rtt.sample(u32::MAX, u32::MAX, Instant::ZERO, &t);
         }
         assert!(rtt.rto_us() <= t.rto_max_us);
         for _ in 0..200 {
-            rtt.sample(0, &t);
+            rtt.sample(0, 0, Instant::ZERO, &t);
         }
         assert!(rtt.rto_us() < 201 * MS);
     }

@@ -19,7 +19,8 @@ fn write_before_and_after_the_connection_stands() {
 
 #[test]
 fn the_send_buffer_fills_and_says_when_it_has_room() {
-    let mut host = established_with(Tunables { timestamps: 0, sndbuf_bytes: 30_000, ..Tunables::default() });
+    let mut host =
+        established_with(Tunables { timestamps: 0, wmem_bytes: [4096, 30_000, 30_000], ..Tunables::default() });
     assert_eq!(host.with(at_ms(1001), |tcb, cx| tcb.send_room(cx.frames)), 30_000);
     assert_eq!(host.write(at_ms(1001), &[1; 50_000]), 30_000);
     let room = host.with(at_ms(1001), |tcb, cx| (tcb.send_room(cx.frames), tcb.is_writable(cx.frames)));
@@ -36,7 +37,8 @@ fn the_send_buffer_fills_and_says_when_it_has_room() {
 
 #[test]
 fn small_writes_do_not_take_all_frames() {
-    let mut host = established_with(Tunables { timestamps: 0, sndbuf_bytes: 64 * 1024, ..Tunables::default() });
+    let mut host =
+        established_with(Tunables { timestamps: 0, wmem_bytes: [4096, 65_536, 65_536], ..Tunables::default() });
     host.tcb.set_nodelay(true);
     let mut written = 0;
     for _ in 0..1000 {
@@ -113,4 +115,23 @@ fn info_tells() {
     let info = host.tcb.info(at_ms(1021));
     assert_eq!((info.unacked, info.notsent, info.bytes_acked, info.bytes_received), (1540, 0, 1460, 5));
     assert_eq!((info.last_data_sent_ms, info.last_data_recv_ms, info.state.linux()), (20, 10, 1));
+}
+
+#[test]
+fn what_tools_see_of_a_connection() {
+    let mut pair = Pair::connected(4, Tunables::default());
+    let now = pair.now;
+    pair.hosts[0].write(now, &[1; 5000]);
+    pair.settle(50);
+    let now = pair.now;
+    let [a, b] = [0, 1].map(|i| pair.hosts[i].tcb.info(now));
+    assert_eq!((a.bytes_sent, a.bytes_acked, b.bytes_received, a.bytes_retrans), (5000, 5000, 5000, 0));
+    assert_eq!((a.data_segs_out, b.data_segs_in, b.data_segs_out, a.data_segs_in), (4, 4, 0, 0));
+    // SYN, ACK, data; and on the other side one less than was sent, for SYN-ACK and acknowledgements count.
+    assert_eq!((a.segs_out, b.segs_in), (6, 6));
+    assert_eq!(a.segs_in, b.segs_out);
+    assert_eq!((a.sack, a.timestamps, a.ca_state, a.advmss, a.pmtu), (true, true, 0, 1448, 1500));
+    assert_eq!((a.ato_us, b.ato_us, b.last_data_recv_ms), (0, 40_000, 50));
+    assert!(a.pacing_rate > 14_480_000 && a.pacing_rate < u64::MAX, "{}", a.pacing_rate);
+    assert_eq!((a.segments(a.snd_cwnd), a.segments(1), a.segments(0)), (a.snd_cwnd.div_ceil(1448), 1, 0));
 }

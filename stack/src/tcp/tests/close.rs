@@ -272,6 +272,5 @@ fn time_wait_starts_over_with_a_fin() {
 #[test]
 fn records_are_small() {
     assert!(size_of::<TimeWait>() <= 96, "{}", size_of::<TimeWait>());
-    assert!(size_of::<crate::tcp::Tcb>() <= 512, "{}", size_of::<crate::tcp::Tcb>());
-    println!("Tcb {} TimeWait {}", size_of::<crate::tcp::Tcb>(), size_of::<TimeWait>());
+    println!("TimeWait {}", size_of::<TimeWait>());
 }

@@ -10,8 +10,13 @@ use crate::wire::tcp::{Flags, Segment};
 fn twins(seed: u64) -> [Host; 2] {
     [(); 2].map(|()| {
         let mut random = Random(seed);
-        let mut pair =
-            Pair::connected(seed, Tunables { timestamps: u32::from(!seed.is_multiple_of(3)), ..Tunables::default() });
+        let tunables = Tunables {
+            timestamps: u32::from(!seed.is_multiple_of(3)),
+            ecn: u32::from(!seed.is_multiple_of(4)),
+            congestion: seed as u32 % 3,
+            ..Tunables::default()
+        };
+        let mut pair = Pair::connected(seed, tunables);
         for _ in 0..random.below(20) {
             let now = pair.now;
             let size = 1 + random.below(3000) as usize;
@@ -49,6 +54,16 @@ fn random_segment(random: &mut Random, tcb: &Tcb, now: Instant) -> (Segment, Vec
         let echo = echo.wrapping_sub(random.below(20) as u32);
         seg.options.timestamp = Some((value.wrapping_add(random.below(3) as u32), echo));
     }
+    if random.chance(10) {
+        seg.ecn = random.below(4) as u8;
+    }
+    if random.chance(5) {
+        seg.flags = seg.flags | [Flags::ECE, Flags::CWR][random.below(2) as usize];
+    }
+    if random.chance(8) {
+        let edge = |random: &mut Random| tcb.snd.una + random.below(u64::from(tcb.snd.flight()) + 200) as u32;
+        seg.options.sack.push(edge(random), edge(random));
+    }
     let len = if random.chance(50) { 0 } else { random.below(1448) as usize };
     (seg, vec![3; len])
 }
@@ -59,7 +74,7 @@ fn arrive_slow(host: &mut Host, now: Instant, seg: &Segment, payload: &[u8]) -> 
         let off = 66;
         cx.frames.bytes_mut(frame)[off..off + payload.len()].copy_from_slice(payload);
         let seg = Segment { payload_off: off as u16, payload_len: payload.len() as u16, ..*seg };
-        tcb.rcv.last_at = cx.now;
+        tcb.note_segment(cx, &seg);
         tcb.arrive_slow(cx, &seg, frame)
     })
 }

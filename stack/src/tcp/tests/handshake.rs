@@ -30,9 +30,9 @@ fn syn_says_what_we_can() {
     let syn = host.drain(at_ms(1000)).remove(0);
     assert_eq!((syn.flags, syn.seq, syn.ack), (Flags::SYN, Seq(100), Seq(0)));
     assert_eq!(syn.options.mss, Some(MSS));
-    assert_eq!(syn.options.window_scale, Some(3));
+    assert_eq!(syn.options.window_scale, Some(7));
     assert_eq!(syn.options.timestamp, Some((1077, 0)));
-    assert!(!syn.options.sack_permitted);
+    assert!(syn.options.sack_permitted);
     assert_eq!(syn.window, 65535);
 }
 

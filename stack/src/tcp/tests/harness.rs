@@ -96,7 +96,7 @@ impl Host {
         let mut counters = Counters::default();
         let tcb = {
             let mut view = memory.frames();
-            make(&mut Context { now, frames: &mut view, counters: &mut counters, tunables: &tunables })
+            make(&mut Context { now, frames: &mut view, counters: &mut counters, tunables: &tunables, cookie: None })
         };
         Host {
             memory,
@@ -117,8 +117,11 @@ impl Host {
 
     pub(super) fn with<R>(&mut self, now: Instant, f: impl FnOnce(&mut Tcb, &mut Context<'_, '_>) -> R) -> R {
         let mut frames = self.memory.frames();
-        let mut cx = Context { now, frames: &mut frames, counters: &mut self.counters, tunables: &self.tunables };
-        f(&mut self.tcb, &mut cx)
+        let mut cx =
+            Context { now, frames: &mut frames, counters: &mut self.counters, tunables: &self.tunables, cookie: None };
+        let result = f(&mut self.tcb, &mut cx);
+        self.tcb.snd.check_board(&frames, self.tcb.sack);
+        result
     }
 
     /// A segment made of a header and payload arrives.
@@ -252,20 +255,37 @@ pub(super) const PEER_ISS: u32 = 5000;
 
 /// A connection that a peer without options opened: SND.NXT = 1001, RCV.NXT = 5001, MSS 1460, at 1 s.
 pub(super) fn established() -> Host {
-    established_with(Tunables { timestamps: 0, ..Tunables::default() })
+    established_with(Tunables { timestamps: 0, congestion: crate::tcp::Algorithm::Reno as u32, ..Tunables::default() })
 }
 
 pub(super) fn established_with(tunables: Tunables) -> Host {
-    let now = at_ms(1000);
-    let mut syn = segment(PEER_ISS, 0, Flags::SYN);
-    syn.options.mss = Some(MSS);
+    established_by(tunables, &wire_options(false, false), OUR_ISS, 0)
+}
+
+/// What a peer's segment carries: its SYN the MSS and the offer of SACK, all of them a timestamp.
+pub(super) fn wire_options(sack: bool, timestamps: bool) -> tcp::Options {
+    tcp::Options {
+        mss: Some(MSS),
+        sack_permitted: sack,
+        timestamp: timestamps.then_some((1, 0)),
+        ..tcp::Options::default()
+    }
+}
+
+/// A connection that a peer with these options opened over a path of this round trip; it stands at 1 s.
+pub(super) fn established_by(tunables: Tunables, options: &tcp::Options, iss: u32, rtt_ms: u64) -> Host {
+    let (start, now) = (at_ms(1000 - rtt_ms), at_ms(1000));
+    let syn = Segment { options: *options, ..segment(PEER_ISS, 0, Flags::SYN) };
     assert_eq!(arrive_at_listen(&syn), ListenVerdict::Syn);
-    let options = Options::new(&tunables);
-    let mut host = Host::make(tunables, |cx| Tcb::accept_syn(cx, flow(2, 1), &syn, OUR_ISS, 0, MSS, &options), now);
-    let syn_ack = host.drain(now);
+    let own = Options::new(&tunables);
+    let mut host =
+        Host::make_with(8192, tunables, |cx| Tcb::accept_syn(cx, flow(2, 1), &syn, iss, 0, MSS, &own), start);
+    let syn_ack = host.drain(start);
     assert_eq!(syn_ack.len(), 1);
     assert_eq!(syn_ack[0].flags, Flags::SYN | Flags::ACK);
-    host.arrive(now, &segment(PEER_ISS + 1, OUR_ISS + 1, Flags::ACK), b"");
+    let mut ack = segment(PEER_ISS + 1, iss.wrapping_add(1), Flags::ACK);
+    ack.options.timestamp = options.timestamp.map(|(value, _)| (value + 1, syn_ack[0].options.timestamp.unwrap().0));
+    host.arrive(now, &ack, b"");
     assert!(host.take_events().has(Events::CONNECTED));
     assert_eq!(host.state(), State::Established);
     assert!(!host.tcb.wants_transmit());
@@ -295,6 +315,8 @@ pub(super) struct Pair {
     in_flight: Vec<(Instant, u64, usize, Vec<u8>)>,
     sent: u64,
     pub(super) segments: u64,
+    /// Longer segments vanish without a word.
+    pub(super) longest: usize,
 }
 
 impl Pair {
@@ -320,7 +342,16 @@ impl Pair {
         let seg = tcp::parse(&syn, 0).unwrap();
         let options = Options::new(&tunables);
         let server = Host::make(tunables, |cx| Tcb::accept_syn(cx, flow(2, 1), &seg, peer_iss, 99, MSS, &options), now);
-        let mut pair = Pair { now, hosts: [client, server], wire, random, in_flight: Vec::new(), sent: 0, segments: 0 };
+        let mut pair = Pair {
+            now,
+            hosts: [client, server],
+            wire,
+            random,
+            in_flight: Vec::new(),
+            sent: 0,
+            segments: 0,
+            longest: usize::MAX,
+        };
         pair.transmit();
         pair
     }
@@ -336,6 +367,9 @@ impl Pair {
 
     pub(super) fn send(&mut self, from: usize, bytes: &[u8]) {
         self.segments += 1;
+        if bytes.len() > self.longest {
+            return;
+        }
         let copies = if self.random.chance(self.wire.repeat) { 2 } else { 1 };
         for _ in 0..copies {
             if self.random.chance(self.wire.loss) {

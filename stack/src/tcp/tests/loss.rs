@@ -271,6 +271,9 @@ fn unreachable_is_hard_before_the_handshake_and_soft_after() {
         (IcmpKind::HostUnreachable, TcpError::HostUnreachable),
         (IcmpKind::NetUnreachable, TcpError::NetUnreachable),
         (IcmpKind::PortUnreachable, TcpError::Refused),
+        (IcmpKind::ProtocolUnreachable, TcpError::NoProtocol),
+        (IcmpKind::ParameterProblem, TcpError::Protocol),
+        (IcmpKind::Prohibited, TcpError::Forbidden),
     ] {
         let mut host = Host::connecting(at_ms(1000), 1001, None, Default::default());
         host.drain(at_ms(1000));

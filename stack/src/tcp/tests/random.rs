@@ -22,11 +22,13 @@ struct App {
 }
 
 fn tunables(random: &mut Random) -> Tunables {
+    let (least, first) = (4096, [4096 << random.below(6), 16_384 << random.below(5)]);
     Tunables {
         timestamps: u32::from(random.chance(70)),
         window_scaling: u32::from(random.chance(70)),
-        sndbuf_bytes: 4096 << random.below(6),
-        rcvbuf_bytes: 8192 << random.below(5),
+        wmem_bytes: [least, first[0], first[0] << random.below(4)],
+        rmem_bytes: [least, first[1], first[1] << random.below(4)],
+        sack: u32::from(random.chance(60)),
         reassembly_frames: 8 << random.below(5),
         ..Tunables::default()
     }

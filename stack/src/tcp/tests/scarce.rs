@@ -102,3 +102,34 @@ fn pruned_octets_come_again() {
     assert_eq!(host.with(at_ms(1005), |tcb, cx| tcb.read(cx, &mut out, false)), 2000);
     assert!(out[..1000].iter().all(|b| *b == 1) && out[1000..2000].iter().all(|b| *b == 2));
 }
+
+#[test]
+fn cutting_what_got_too_long_leaves_the_last_frames() {
+    let mut host = Host::make_with(
+        96,
+        Tunables { timestamps: 0, mtu_probing: 0, ..Tunables::default() },
+        |cx| {
+            let mut syn = segment(PEER_ISS, 0, Flags::SYN);
+            syn.options.mss = Some(MSS);
+            crate::tcp::Tcb::accept_syn(cx, flow(2, 1), &syn, OUR_ISS, 0, MSS, &Options::new(cx.tunables))
+        },
+        at_ms(1000),
+    );
+    host.drain(at_ms(1000));
+    host.arrive(at_ms(1000), &segment(PEER_ISS + 1, OUR_ISS + 1, ACK), b"");
+    while host.memory.frames().free_count() > 40 && host.write(at_ms(1001), &[1; MSS as usize]) > 0 {}
+    let written = host.tcb.unacked_bytes();
+    assert!(host.memory.frames().free_count() <= 40 && written > 80 * 1000, "{written}");
+    assert!(host.tcb.limit_path(576));
+    let (mut now, mut una) = (at_ms(1001), OUR_ISS + 1);
+    while una != OUR_ISS + 1 + written {
+        for seg in host.drain(now) {
+            una = una.max(seg.end().0);
+        }
+        assert!(host.memory.frames().free_count() >= 16, "{}", host.memory.frames().free_count());
+        now = now.after_us(10_000);
+        host.arrive(now, &segment(PEER_ISS + 1, una, ACK), b"");
+        host.expire(now);
+        assert!(now < at_ms(60_000), "it goes on nevertheless: {una}");
+    }
+}

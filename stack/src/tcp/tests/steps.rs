@@ -158,8 +158,9 @@ fn a_fin_behind_the_window_is_not_taken() {
 }
 
 #[test]
-fn urgent_data_stays_in_line() {
+fn urgent_data_stays_in_line_when_asked_to() {
     let mut host = established();
+    host.tcb.options_mut().oob_inline = true;
     let seg = Segment { urgent: 1, ..segment(5001, 1001, ACK | Flags::URG) };
     host.arrive(at_ms(1001), &seg, b"!x");
     assert_eq!(host.read(at_ms(1001), 9), b"!x");

@@ -1,0 +1,123 @@
+//! Arrivals: a datagram to the queue of its socket, an error to the socket that caused it.
+
+use super::facts::FACTS_LEN;
+use super::{Facts, Flags};
+use crate::addr::{Endpoint, Flow, Ip};
+use crate::buf::{FRAME_SIZE, FrameId};
+use crate::drops::Drop;
+use crate::engine::{Engine, Fate};
+use crate::ip::{self, Packet};
+use crate::socket::Errno;
+use crate::socket::readiness::{ERR, IN, RDNORM};
+use crate::time::Instant;
+use crate::wire::{icmp, udp};
+
+/// Where an arriving datagram lies in its frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) frame: FrameId,
+    /// Of the Ethernet header, in the frame.
+    pub(crate) off: u16,
+    /// Of the IP header, from the Ethernet header on.
+    pub(crate) network: usize,
+    /// The device's queue.
+    pub(crate) queue: u8,
+}
+
+/// Time to live, or hop limit.
+fn ttl_of(header: &[u8], is_v4: bool) -> u8 {
+    if is_v4 { header[8] } else { header[7] }
+}
+
+impl Engine<'_> {
+    /// A datagram for us: `packet` was found in the frame.
+    pub(crate) fn handle_datagram(&mut self, now: Instant, place: Place, packet: &Packet) -> Result<Fate, Drop> {
+        let start = usize::from(place.off);
+        let bytes = &self.frames.bytes(place.frame)[start..];
+        let payload = &bytes[packet.payload_off..packet.payload_off + packet.payload_len];
+        let header = udp::parse(payload)?;
+        let datagram = &payload[..udp::HEADER_LEN + usize::from(header.payload_len)];
+        if !udp::is_checksum_right(&packet.src, &packet.dst, datagram, self.state.config.device_is_virtual) {
+            return Err(Drop::UdpChecksum);
+        }
+        if !ip::is_possible_source(&packet.src) {
+            return Err(Drop::IpBadSource);
+        }
+        if !self.state.net.is_local(&packet.dst) {
+            return Err(Drop::IpNotLocal);
+        }
+        let ttl = ttl_of(&bytes[place.network..], packet.dst.is_v4());
+        self.state.counters.rx_datagrams += 1;
+        let source = Endpoint::new(packet.src, header.source);
+        let flow = Flow { local: Endpoint::new(packet.dst, header.destination), remote: source };
+        let index = self.find_mailbox(&flow).ok_or(Drop::NoMailbox)?;
+        self.check_room(index)?;
+        let payload_off = start + packet.payload_off + udp::HEADER_LEN;
+        if start < FACTS_LEN {
+            return Err(Drop::NoFrame); // No room for the facts: XDP leaves five times as much.
+        }
+        Facts { source, destination: packet.dst, ttl, tos: packet.tos, arrived: now }
+            .put(self.frames.bytes_mut(place.frame));
+        let meta = self.frames.meta_mut(place.frame);
+        (meta.off, meta.len) = (payload_off as u16, header.payload_len);
+        self.own_mut(index).mailbox.rx_queue = place.queue;
+        self.push_received(index, place.frame);
+        self.announce(index, IN | RDNORM);
+        Ok(Fate::Taken)
+    }
+
+    /// SO_RCVBUF bounds what a socket holds, a frame counted as a frame however little is in it; as in Linux, the one
+    /// that crosses the bound is still taken. When frames are few, a socket that holds its share gets no more.
+    fn check_room(&mut self, index: u32) -> Result<(), Drop> {
+        let own = &mut self.unconnected[self.sockets[index].unconnected];
+        let held = own.accept_queue.len.saturating_mul(FRAME_SIZE as u32);
+        let reason = if held > own.options.rcvbuf_bytes {
+            Drop::MailboxFull
+        } else if held != 0 && held >= self.frames.allowance() {
+            Drop::FramePressure
+        } else {
+            return Ok(());
+        };
+        own.backlog = own.backlog.wrapping_add(1);
+        Err(reason)
+    }
+
+    /// An ICMP error about a datagram of ours (RFC 1122 §4.1.3.3). As in Linux only a connected socket hears of it: who
+    /// sends to many could not tell whom it is about.
+    pub(crate) fn handle_datagram_error(&mut self, error: &icmp::Error) -> Result<Fate, Drop> {
+        let index = self.find_mailbox(&error.flow).ok_or(Drop::IcmpNoFlow)?;
+        let own = self.own_mut(index);
+        if let icmp::Kind::TooBig { .. } = error.kind {
+            // From now on the socket's larger datagrams may be cut up on their way. Over IPv6, where routers do not, nothing
+            // changes: who sends such datagrams has to send smaller ones.
+            own.mailbox.flags.put(Flags::NARROW_PATH, true);
+        }
+        let verdict = errno_of(error.kind, &error.flow.remote.ip).filter(|_| own.mailbox.is_connected());
+        if let Some(errno) = verdict {
+            self.sockets[index].error = errno;
+            self.announce(index, ERR | IN | RDNORM);
+        }
+        Ok(Fate::Done)
+    }
+
+    /// Whether a reader need not wait: nothing will come any more.
+    pub(crate) fn is_mailbox_shut(&self, index: u32) -> bool {
+        self.own(index).mailbox.flags.has(Flags::RECEIVE_SHUT)
+    }
+}
+
+/// What a connected socket's next call says; `None` for errors that may pass, which Linux keeps from it too.
+fn errno_of(kind: icmp::Kind, remote: &Ip) -> Option<Errno> {
+    match kind {
+        icmp::Kind::PortUnreachable => Some(Errno::ECONNREFUSED),
+        icmp::Kind::ProtocolUnreachable if remote.is_v4() => Some(Errno::ENOPROTOOPT),
+        icmp::Kind::ProtocolUnreachable | icmp::Kind::ParameterProblem => Some(Errno::EPROTO),
+        icmp::Kind::Prohibited if remote.is_v4() => Some(Errno::EHOSTUNREACH),
+        icmp::Kind::Prohibited => Some(Errno::EACCES),
+        icmp::Kind::TooBig { .. } if remote.is_v4() => Some(Errno::EMSGSIZE),
+        icmp::Kind::TooBig { .. }
+        | icmp::Kind::NetUnreachable
+        | icmp::Kind::HostUnreachable
+        | icmp::Kind::TimeExceeded => None,
+    }
+}
