@@ -186,6 +186,7 @@ impl Tcb {
     pub(super) fn settle_mss(&mut self) {
         let options = if self.ts.on { TIMESTAMP_LEN as u16 } else { 0 };
         self.snd.mss = (self.snd.wire_mss - options).min(Sender::FRAME_ROOM);
+        self.congestion.hold_a_segment(u32::from(self.snd.mss));
     }
 
     pub fn flow(&self) -> &Flow {

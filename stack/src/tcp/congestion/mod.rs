@@ -218,6 +218,11 @@ impl Congestion {
         }
     }
 
+    /// A probe of the path made segments longer: the window is one of them at least (RFC 5681 §3.1).
+    pub(super) fn hold_a_segment(&mut self, mss: u32) {
+        self.window.cwnd = self.window.cwnd.max(mss);
+    }
+
     /// An acknowledgement came that tells something new. Also during recovery: then windows grow only after a timeout.
     #[inline]
     pub(super) fn on_ack(&mut self, delivery: &Delivery) {
