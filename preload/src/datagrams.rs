@@ -12,8 +12,8 @@ use crate::fallback::{Why, warn};
 use crate::fd_table::{Entry, Kind, TABLE};
 use crate::local::{self, Flag, Local};
 use crate::sys::{self, Result, raw};
-use crate::user::{endpoint_from, number};
-use crate::{attach, interest, kick, options};
+use crate::user::{endpoint_from, number, on_stack};
+use crate::{attach, interest, options};
 use libc::{AF_INET, AF_INET6, EADDRINUSE, O_NONBLOCK, SOL_IP, SOL_IPV6, SOL_SOCKET, c_int, sockaddr, socklen_t};
 use parking_lot::Mutex;
 use sidestep_stack::addr::{Endpoint, Ip};
@@ -52,11 +52,7 @@ impl Datagram {
     /// One step on the engine, with what it leaves to send sent or put off.
     #[inline]
     pub(crate) fn with<T>(&self, step: impl FnOnce(&mut Guard<'_>, Instant) -> Result<T>) -> Result<T> {
-        let now = now();
-        let mut guard = self.stack.lock();
-        let result = step(&mut guard, now);
-        kick::after_call(&mut guard, now);
-        result
+        on_stack(self.stack, step)
     }
 
     /// A question to the engine, or a word to it: nothing to send afterwards.

@@ -39,21 +39,13 @@ impl Stream {
         &self,
         step: impl FnOnce(&mut Guard<'_>, Instant) -> core::result::Result<T, Errno>,
     ) -> Result<T> {
-        let now = now();
-        let mut guard = self.stack.lock();
-        let result = step(&mut guard, now);
-        kick::after_call(&mut guard, now);
-        result.map_err(number)
+        self.with_errno(|guard, now| step(guard, now).map_err(number))
     }
 
     /// As [`Stream::with`], for a step that speaks errno already.
     #[inline]
     pub(crate) fn with_errno<T>(&self, step: impl FnOnce(&mut Guard<'_>, Instant) -> Result<T>) -> Result<T> {
-        let now = now();
-        let mut guard = self.stack.lock();
-        let result = step(&mut guard, now);
-        kick::after_call(&mut guard, now);
-        result
+        on_stack(self.stack, step)
     }
 
     /// A question to the engine: nothing to send afterwards.
@@ -65,6 +57,16 @@ impl Stream {
     pub(crate) fn family(&self) -> c_int {
         if self.local.has(Flag::V6) { AF_INET6 } else { AF_INET }
     }
+}
+
+/// One step on the engine, with what it leaves to send sent or put off.
+#[inline]
+pub(crate) fn on_stack<T>(stack: &Stack, step: impl FnOnce(&mut Guard<'_>, Instant) -> Result<T>) -> Result<T> {
+    let now = now();
+    let mut guard = stack.lock();
+    let result = step(&mut guard, now);
+    kick::after_call(&mut guard, now);
+    result
 }
 
 /// The engine's error as errno has it.

@@ -1,7 +1,7 @@
 //! Listening sockets: where SYNs find them, and what accept() takes out of them. How connections get in: `syn_queue.rs`.
 
 use super::table::{Kind, Progress};
-use super::{Errno, Family, ProcId, SocketId, Unconnected};
+use super::{Errno, Family, ProcId, SocketId};
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::engine::{Engine, Queue, flow_hash};
 use crate::slab::{NONE, Slab};
@@ -131,21 +131,26 @@ impl Engine<'_> {
     }
 
     fn unlink_listener(&mut self, index: u32) {
-        let Unconnected { local, listener_next, .. } = *self.own(index);
-        let head = &mut self.state.listeners[bucket(local.port)];
-        if *head == index {
-            *head = listener_next;
-            return;
+        let bucket = bucket(self.own(index).local.port);
+        self.state.listeners[bucket] = self.without_bound(self.state.listeners[bucket], index);
+    }
+
+    /// The head of a bucket's chain of bound sockets, listeners or mailboxes, once `index` is out of it.
+    pub(crate) fn without_bound(&mut self, head: u32, index: u32) -> u32 {
+        let next = self.own(index).listener_next;
+        if head == index {
+            return next;
         }
-        let mut at = *head;
+        let mut at = head;
         while at != NONE {
             let own = self.own_mut(at);
             if own.listener_next == index {
-                own.listener_next = listener_next;
-                return;
+                own.listener_next = next;
+                break;
             }
             at = own.listener_next;
         }
+        head
     }
 
     /// A new connection starts with what its path is known to carry.

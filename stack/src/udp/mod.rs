@@ -177,21 +177,8 @@ impl Engine<'_> {
     }
 
     pub(crate) fn unlink_mailbox(&mut self, index: u32) {
-        let Unconnected { local, listener_next: next, .. } = *self.own(index);
-        let head = &mut self.state.mailboxes[bucket(local.port)];
-        if *head == index {
-            *head = next;
-            return;
-        }
-        let mut at = *head;
-        while at != NONE {
-            let own = self.own_mut(at);
-            if own.listener_next == index {
-                own.listener_next = next;
-                return;
-            }
-            at = own.listener_next;
-        }
+        let bucket = bucket(self.own(index).local.port);
+        self.state.mailboxes[bucket] = self.without_bound(self.state.mailboxes[bucket], index);
     }
 
     /// Calls `f` with the flow of every connected datagram socket of a local port: what the daemon pins before the port's
