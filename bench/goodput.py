@@ -24,6 +24,8 @@ from rig.setup import end_on_signals  # noqa: E402
 HERE = Path(__file__).resolve().parent
 LOSSES = (0, 0.1, 1, 3, 10)
 RTTS_MS = (1, 20, 100)
+# Round trip -> how long two senders share. CUBIC's epochs last some 9 s at 100 ms: six of them.
+FAIR_SPANS_MS = {20: 25_000, 100: 60_000}
 QUICK_LOSSES, QUICK_RTTS_MS = (0, 1, 10), (20, 100)
 
 
@@ -59,17 +61,18 @@ def main():
 def compare(made, systems, path, options):
     """{system name: [Sample]}, the systems in turns: all have the same seeds, every other round goes the other way."""
     samples = {system.name: [] for system in systems}
-    for number in range(options.rounds):
+    for number in range(path.rounds(options.rounds)):
         for system in systems if number % 2 == 0 else reversed(systems):
             site = made[system.mode]
-            sample = site.measure(system, path, options.seed + number, options.warm_ms, options.span_ms)
+            sample = site.measure(system, path, options.seed + number, options.warm_ms, path.span_ms(options.span_ms))
             samples[system.name].append(sample)
     return samples
 
 
 def share(site, path, options):
-    rounds = max(1, options.rounds // 2)
-    return [site.share(path, options.fair_warm_ms, options.fair_span_ms, first=number % 2) for number in range(rounds)]
+    """Either of the two starts a moment before the other, in turns: who leaves slow start first depends on it."""
+    warm_ms, span_ms = (2000, 10_000) if options.quick else (3000, FAIR_SPANS_MS[path.rtt_ms])
+    return [site.share(path, warm_ms, span_ms, first=number % 2) for number in range(options.rounds)]
 
 
 def choose(options):
@@ -84,7 +87,7 @@ def choose(options):
 
 
 def fairness_paths(options):
-    return [NetworkPath(0, rtt, options.rate) for rtt in ((20,) if options.quick else (20, 100))]
+    return [NetworkPath(0, rtt, options.rate) for rtt in ((20,) if options.quick else FAIR_SPANS_MS)]
 
 
 def keep(run, options):
@@ -126,7 +129,6 @@ def parse_arguments():
     options.rounds = options.rounds or (1 if options.quick else 4)
     options.span_ms = round((options.seconds or (3 if options.quick else 4)) * 1000)
     options.warm_ms = 1000
-    options.fair_warm_ms, options.fair_span_ms = (2000, 10_000) if options.quick else (3000, 25_000)
     return options
 
 

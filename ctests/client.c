@@ -1,15 +1,10 @@
 /* Connecting: blocking, nonblocking, refused; and select. The peer listens. */
-#include "common.h"
+#include "ct.h"
 
 static void serve(void)
 {
-	const char *ns = getenv("CT_PEER_NETNS");
-	if (ns && setns(open(ns, O_RDONLY | O_CLOEXEC), CLONE_NEWNET)) ct_die("setns");
-	struct sockaddr_in a = ct_addr("CT_PEER_ADDR", 7104);
-	int l = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-	setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (bind(l, (struct sockaddr *)&a, sizeof a) || listen(l, 4)) ct_die("listen");
-	ct_tell(1);
+	int l = ct_listen(ct_there(4));
+	ct_tell();
 	for (int i = 0; i < 2; i++) {
 		int fd = accept(l, NULL, NULL);
 		char b[16];
@@ -17,18 +12,16 @@ static void serve(void)
 		while ((n = recv(fd, b, sizeof b, 0)) > 0) send(fd, b, n, 0);
 		close(fd);
 	}
-	_exit(0);
 }
 
-int main(void)
+CASE(session, ALONE)
 {
-	if (pipe(ct_to_peer) || pipe(ct_to_test)) ct_die("pipe");
-	pid_t p = fork();
-	if (!p) serve();
-	ct_wait(0);
-	struct sockaddr_in a = ct_addr("CT_PEER_ADDR", 7104), nobody = ct_addr("CT_PEER_ADDR", 7199), x;
+	PEER_LATER(serve());
+	ct_wait();
+	struct sockaddr_in a = ct_there(4).v4, nobody = ct_there(5).v4, x;
 	char b[16] = {0};
-	int fd = socket(AF_INET, SOCK_STREAM, 0), v;
+	int v;
+	fd = socket(AF_INET, SOCK_STREAM, 0);
 	SHOW(send(fd, "x", 1, MSG_NOSIGNAL));
 	SHOW(recv(fd, b, 1, 0));
 	SHOW(connect(fd, (struct sockaddr *)&a, sizeof a));
@@ -87,6 +80,5 @@ int main(void)
 	SHOW(getsockopt(fd, SOL_SOCKET, SO_ERROR, &v, &len));
 	printf("SO_ERROR %s\n", strerrorname_np(v));
 	SHOW(close(fd));
-	ct_done(p);
-	return 0;
+	PEER_WAIT();
 }

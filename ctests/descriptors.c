@@ -1,5 +1,5 @@
 /* Descriptors of a connection: dup, dup2, close in another process, close_range, sendfile, EINTR. */
-#include "common.h"
+#include "ct.h"
 
 static void peer(int fd)
 {
@@ -8,7 +8,7 @@ static void peer(int fd)
 	if (recv(fd, b, 65536, MSG_WAITALL) != 65536) _exit(2);
 	for (int i = 0; i < 65536; i++)
 		if (b[i] != (char)(i * 7 + 3)) _exit(3);
-	ct_tell(1);
+	ct_tell();
 	if (recv(fd, b, 1, 0) != 0) _exit(4); /* FIN only with the last close */
 }
 
@@ -17,11 +17,11 @@ static void on_alarm(int s)
 	(void)s;
 }
 
-int main(void)
+CASE(session, ALONE)
 {
-	int l = ct_listen(7105);
-	pid_t p = ct_peer(7105, peer);
-	int fd = accept(l, NULL, NULL);
+	int l = ct_listen(ct_here(1));
+	PEER_LATER(peer(ct_connect(ct_here(1))));
+	fd = accept(l, NULL, NULL);
 	int d = dup(fd);
 	SHOW(write(d, "ab", 2));
 	SHOW(close(fd));
@@ -47,7 +47,7 @@ int main(void)
 	}
 	printf("offset %ld, position %ld\n", (long)off, (long)lseek(fileno(f), 0, SEEK_CUR));
 	SHOW(sendfile(z, fileno(f), &off, 10));
-	ct_wait(0);
+	ct_wait();
 
 	struct sigaction s = {.sa_handler = on_alarm};
 	sigaction(SIGALRM, &s, NULL);
@@ -60,6 +60,5 @@ int main(void)
 	SHOW(poll(&pf, 1, 30));
 	SHOW_OK(close_range(z, ~0U, 0));
 	SHOW(write(z, "x", 1));
-	ct_done(p);
-	return 0;
+	PEER_WAIT();
 }

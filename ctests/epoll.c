@@ -1,17 +1,17 @@
 /* epoll over a listener, an accepted connection and kernel descriptors: level, edge, one-shot, errors, dup and close. */
-#include "common.h"
+#include "ct.h"
 
 static void peer(int fd)
 {
 	char b[16];
-	ct_wait(1);
+	ct_wait();
 	send(fd, "ab", 2, 0);
-	ct_wait(1);
+	ct_wait();
 	send(fd, "cd", 2, 0);
-	ct_wait(1);
+	ct_wait();
 	close(fd);
 	(void)b;
-	ct_wait(1);
+	ct_wait();
 }
 
 static void show_wait(int ep, int timeout)
@@ -33,23 +33,23 @@ static int ctl(int ep, int op, int fd, unsigned events, unsigned data)
 	return epoll_ctl(ep, op, fd, &e);
 }
 
-int main(void)
+CASE(session, ALONE)
 {
-	int ep = epoll_create1(0), ev = eventfd(0, EFD_NONBLOCK), l = ct_listen(7103);
+	int ep = epoll_create1(0), ev = eventfd(0, EFD_NONBLOCK), l = ct_listen(ct_here(1));
 	SHOW(ctl(ep, EPOLL_CTL_ADD, l, EPOLLIN, 1));
 	SHOW(ctl(ep, EPOLL_CTL_ADD, ev, EPOLLIN, 2));
 	SHOW(ctl(ep, EPOLL_CTL_ADD, l, EPOLLIN, 1));
 	show_wait(ep, 0);
-	pid_t p = ct_peer(7103, peer);
+	PEER_LATER(peer(ct_connect(ct_here(1))));
 	show_wait(ep, 2000);
-	int fd = accept4(l, NULL, NULL, SOCK_NONBLOCK);
+	fd = accept4(l, NULL, NULL, SOCK_NONBLOCK);
 	SHOW(ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN, 3));
 	SHOW(ctl(ep, EPOLL_CTL_DEL, fd, 0, 3));
 	SHOW(ctl(ep, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLOUT | EPOLLET | EPOLLRDHUP, 3));
 	SHOW(ctl(ep, EPOLL_CTL_ADD, fd, EPOLLIN, 3));
 	show_wait(ep, 500);
 	show_wait(ep, 20);
-	ct_tell(0);
+	ct_tell();
 	show_wait(ep, 2000);
 	show_wait(ep, 20); /* edge: not again */
 	SHOW(ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN, 4));
@@ -64,7 +64,7 @@ int main(void)
 	SHOW(read(fd, b, 16));
 	show_wait(ep, 20);
 	SHOW(ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLONESHOT, 5));
-	ct_tell(0);
+	ct_tell();
 	show_wait(ep, 2000);
 	show_wait(ep, 20); /* disabled */
 	SHOW(ctl(ep, EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLRDHUP, 6));
@@ -72,7 +72,7 @@ int main(void)
 	SHOW(read(fd, b, 16));
 	int d = dup(fd);
 	SHOW(ctl(ep, EPOLL_CTL_ADD, d, EPOLLIN, 7));
-	ct_tell(0);
+	ct_tell();
 	ct_nap(100);
 	show_wait(ep, 2000);
 	SHOW(ctl(ep, EPOLL_CTL_DEL, d, 0, 0));
@@ -82,7 +82,6 @@ int main(void)
 	show_wait(ep, 20);
 	SHOW(ctl(ep, EPOLL_CTL_DEL, fd, 0, 0));
 	SHOW(epoll_wait(ep, (struct epoll_event *)b, 0, 0));
-	ct_tell(0);
-	ct_done(p);
-	return 0;
+	ct_tell();
+	PEER_WAIT();
 }

@@ -1,10 +1,10 @@
 /* Options of an accepted connection: set, read back, refused. */
-#include "common.h"
+#include "ct.h"
 
 static void peer(int fd)
 {
 	char b;
-	ct_wait(1);
+	ct_wait();
 	recv(fd, &b, 1, 0);
 }
 
@@ -20,12 +20,13 @@ static void show_int(int fd, const char *name, int level, int option, int set)
 	else printf("%d (%u)\n", v, len);
 }
 
-int main(void)
+CASE(session, ALONE)
 {
-	int l = ct_listen(7102), one = 1;
+	int l = ct_listen(ct_here(1)), one = 1;
 	setsockopt(l, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	pid_t p = ct_peer(7102, peer);
-	int fd = accept4(l, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), v = 0;
+	PEER_LATER(peer(ct_connect(ct_here(1))));
+	int v = 0;
+	fd = accept4(l, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	socklen_t len = sizeof v;
 	SHOW((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
 	SHOW(fcntl(fd, F_GETFD));
@@ -80,8 +81,7 @@ int main(void)
 	len = sizeof i;
 	SHOW(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &i, &len));
 	printf("state %d\n", i.tcpi_state);
-	ct_tell(0);
+	ct_tell();
 	close(fd);
-	ct_done(p);
-	return 0;
+	PEER_WAIT();
 }

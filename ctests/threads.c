@@ -1,13 +1,13 @@
 /* Threads: each worker waits in a set of its own that is empty at first; the main thread adds connections to it while it
  * waits. And two threads that block on one connection, one reading, one writing. */
-#include "common.h"
+#include "ct.h"
 #include <pthread.h>
 
 enum { WORKERS = 3, CONNECTIONS = 24, ROUNDS = 200 };
 
 static void peer(int first)
 {
-	struct sockaddr_in a = ct_addr("CT_ADDR", 7106);
+	struct sockaddr_in a = ct_here(1).v4;
 	int fd[CONNECTIONS];
 	fd[0] = first;
 	for (int i = 1; i < CONNECTIONS; i++) {
@@ -41,7 +41,7 @@ static void peer(int first)
 	while ((n = recv(s, big, sizeof big, 0)) > 0) got += n;
 	int status;
 	wait(&status);
-	_exit(got == 64L << 16 && status == 0 ? 0 : 7);
+	if (got != 64L << 16 || status != 0) _exit(7);
 }
 
 static long ended[WORKERS], bytes[WORKERS];
@@ -91,9 +91,9 @@ static void *receive_all(void *arg)
 	return n == 0 && got == 64L << 16 ? "ok" : "failed";
 }
 
-int main(void)
+CASE(session, ALONE)
 {
-	int l = ct_listen(7106), ep[WORKERS][2];
+	int l = ct_listen(ct_here(1)), ep[WORKERS][2];
 	pthread_t t[WORKERS];
 	for (int i = 0; i < WORKERS; i++) {
 		ep[i][0] = epoll_create1(0);
@@ -101,7 +101,7 @@ int main(void)
 		pthread_create(&t[i], NULL, work, ep[i]);
 	}
 	ct_nap(50);
-	pid_t p = ct_peer(7106, peer);
+	PEER_LATER(peer(ct_connect(ct_here(1))));
 	for (int i = 0; i < CONNECTIONS; i++) {
 		int fd = accept(l, NULL, NULL);
 		struct epoll_event e = {EPOLLIN, {.fd = fd}};
@@ -120,6 +120,5 @@ int main(void)
 	pthread_join(b, &rb);
 	printf("sent %s, received %s\n", (char *)ra, (char *)rb);
 	close(s);
-	ct_done(p);
-	return 0;
+	PEER_WAIT();
 }

@@ -1,5 +1,5 @@
 /* Urgent data: the octet out of line and in line, the mark, readiness, and what is refused. */
-#include "common.h"
+#include "ct.h"
 
 static int at_mark(int fd)
 {
@@ -40,16 +40,16 @@ static void peer(int fd)
 	int one = 1;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 	for (unsigned i = 0; i < sizeof steps / sizeof *steps; i++) {
-		ct_wait(1);
+		ct_wait();
 		for (int part = 0; part < 3; part++) {
 			const char *s = steps[i][part];
 			if (s && send(fd, s, strlen(s), part == 1 ? MSG_OOB : 0) != (int)strlen(s)) _exit(1);
 		}
 		ct_nap(30);
-		ct_tell(1);
+		ct_tell();
 	}
 	/* What the process under test sends: two octets, the second of them urgent, then one more. */
-	ct_wait(1);
+	ct_wait();
 	struct pollfd p = {fd, POLLPRI, 0};
 	if (poll(&p, 1, 2000) != 1 || !(p.revents & POLLPRI)) _exit(2);
 	if (recv(fd, b, 1, MSG_OOB) != 1 || b[0] != 'V') _exit(3);
@@ -57,22 +57,22 @@ static void peer(int fd)
 	if (recv(fd, b, sizeof b, 0) != 1 || b[0] != 'w') _exit(5);
 	if (send(fd, "y", 1, MSG_OOB) != 1 || shutdown(fd, SHUT_WR)) _exit(6);
 	ct_nap(30);
-	ct_tell(1);
-	ct_wait(1);
+	ct_tell();
+	ct_wait();
 }
 
 static void step(void)
 {
-	ct_tell(0);
-	ct_wait(0);
+	ct_tell();
+	ct_wait();
 }
 
-int main(void)
+CASE(session, ALONE)
 {
 	signal(SIGPIPE, SIG_IGN);
-	int l = ct_listen(7108), one = 1;
-	pid_t p = ct_peer(7108, peer);
-	int fd = accept4(l, NULL, NULL, SOCK_NONBLOCK);
+	int l = ct_listen(ct_here(1)), one = 1;
+	PEER_LATER(peer(ct_connect(ct_here(1))));
+	fd = accept4(l, NULL, NULL, SOCK_NONBLOCK);
 	char b[64];
 	look("at first", fd);
 	show("oob without a mark", fd, 1, MSG_OOB);
@@ -145,11 +145,10 @@ int main(void)
 	look("behind", fd);
 	show("oob", fd, 1, MSG_OOB);
 	close(fd);
-	ct_tell(0);
-	ct_done(p);
+	ct_tell();
+	PEER_WAIT();
 	int u = socket(AF_INET, SOCK_STREAM, 0);
 	show("unconnected", u, 1, MSG_OOB);
 	SHOW(send(u, "x", 1, MSG_OOB));
 	show("listener", l, 1, MSG_OOB);
-	return 0;
 }

@@ -21,8 +21,10 @@ done
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}/fuzz"
 export RUSTFLAGS="-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=3 \
 -C llvm-args=-sanitizer-coverage-inline-8bit-counters"
-"${CARGO:-cargo}" build --quiet --release
-fuzz=$CARGO_TARGET_DIR/release/sidestep-fuzz
+# With a target named, build scripts are built without counters: they have nowhere to report them.
+host=$("${RUSTC:-rustc}" -vV | sed -n 's/^host: //p')
+"${CARGO:-cargo}" build --quiet --release --target "$host"
+fuzz=$CARGO_TARGET_DIR/$host/release/sidestep-fuzz
 
 if ((${#replay[@]})); then exec "$fuzz" replay "${replay[@]}"; fi
 targets=$("$fuzz" list)

@@ -6,6 +6,9 @@ set -euo pipefail
 needs=(
     redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools nginx:nginx-light wrk:wrk ab:apache2-utils
     dnsmasq:dnsmasq-base ip:iproute2 ethtool:ethtool curl:curl python3:python3 setpriv:util-linux cc:gcc make:make
+    memcached:memcached haproxy:haproxy h2load:nghttp2-client openssl:openssl iperf3:iperf3 sockperf:sockperf socat:socat
+    node:nodejs /usr/lib/postgresql/15/bin/postgres:postgresql-15 psql:postgresql-client-15 unbound:unbound dig:bind9-dnsutils
+    setcap:libcap2-bin /usr/sbin/sshd:openssh-server ssh:openssh-client inetd:openbsd-inetd
 )
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -14,6 +17,7 @@ for need in "${needs[@]}"; do
     command -v "${need%%:*}" >/dev/null || packages+=("${need##*:}")
 done
 [[ -e /usr/include/stdio.h ]] || packages+=(libc6-dev)
+[[ -e /usr/lib/nginx/modules/ngx_stream_module.so ]] || packages+=(libnginx-mod-stream)
 [[ ${#packages[@]} -eq 0 ]] && exit 0
 
 mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)

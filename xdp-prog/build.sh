@@ -45,6 +45,8 @@ install_packages() {
 use_debian_toolchain() {
     PATH=$tools/bin:/usr/lib/llvm-$LLVM/bin:/usr/bin:/bin
     export PATH RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 LC_ALL=C
+    # shellcheck disable=SC2046 # a list of names
+    unset $(env | sed -n 's/^\(CARGO_PROFILE_[A-Z0-9_]*\)=.*/\1/p')
     unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_TARGET RUSTUP_TOOLCHAIN
 }
 

@@ -37,6 +37,10 @@ pub(crate) enum Command {
     Port(Port),
     /// Show daemons, stacks and counters
     Status(Status),
+    /// Count everything twice: frames, connections, ports, processes; exit 1 when something is lost
+    Doctor(Doctor),
+    /// List the calls of libc that the library interposes
+    Calls,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -144,6 +148,16 @@ pub(crate) struct Status {
     /// For programs: one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// The device; all that are up if not given
+    #[arg(value_name = "DEV")]
+    pub(crate) device: Option<String>,
+    /// Show what adds up, too
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
 }
 
 /// A port on the command line: `80` and `80/tcp` are TCP's, `53/udp` is UDP's.

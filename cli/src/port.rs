@@ -52,11 +52,18 @@ fn list(dev: Option<&str>) -> Outcome<()> {
     if devices.is_empty() {
         fail!("no daemon is up here (sidestep up DEV starts one)");
     }
-    print(format_args!("{:<16} {:<10} {:<9} STACKS", "DEVICE", "PORT", "POLICY"));
+    print(format_args!(
+        "{:<16} {:<10} {:<9} {:>6} {:>11} {:>6}",
+        "DEVICE", "PORT", "POLICY", "STACKS", "CONNECTIONS", "KERNEL"
+    ));
     for name in devices {
         let client = Client::connect(&name).context(format!("{name} has no daemon"))?;
         for p in Snapshot::ask(&client)?.ports {
-            print(format_args!("{:<16} {:<10} {:<9} {}", name, format!("{}/{}", p.port, p.proto), p.policy, p.members));
+            let port = format!("{}/{}", p.port, p.proto);
+            print(format_args!(
+                "{name:<16} {port:<10} {:<9} {:>6} {:>11} {:>6}",
+                p.policy, p.members, p.connections, p.in_kernel
+            ));
         }
     }
     Ok(())

@@ -2,9 +2,8 @@
 
 use crate::args::{Run, Up};
 use crate::daemon::{start, state};
-use crate::elf;
 use crate::failure::{Outcome, fail, say};
-use crate::{port, up};
+use crate::{port, program, up};
 use sidestep_stack::arena::Policy;
 use sidestep_stack::runtime::control::Client;
 use std::ffi::{OsStr, OsString};
@@ -34,8 +33,8 @@ pub(crate) fn run(options: &Run) -> Outcome<u8> {
 /// The library and the device, with its daemon up and its ports switched on.
 fn prepare(options: &Run, name: &OsStr) -> Outcome<(PathBuf, String)> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    let program = elf::find_program(name, &path);
-    if let Some(why) = program.as_deref().and_then(elf::check) {
+    let program = program::find(name, &path);
+    if let Some(why) = program.and_then(|program| program::check(&program, &path)) {
         fail!("{} is {}", name.display(), why.describe());
     }
     let Some(library) = find_library() else {
@@ -85,7 +84,7 @@ fn connect(options: &Run, device: &str) -> Outcome<Client> {
 }
 
 /// Where libsidestep.so is.
-fn find_library() -> Option<PathBuf> {
+pub(crate) fn find_library() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("SIDESTEP_LIB").filter(|v| !v.is_empty()) {
         return Some(PathBuf::from(named)).filter(|p| p.is_file()).and_then(|p| p.canonicalize().ok());
     }

@@ -2,7 +2,7 @@
 
 use crate::failure::{Context, Outcome};
 use sidestep_stack::counters::Counters;
-use sidestep_stack::drops::Drop;
+use sidestep_stack::drops::{Drop, DropCounters};
 use sidestep_stack::runtime::control::{Client, FdSet, Op, Request};
 use std::fmt::Write as _;
 use std::io::Read;
@@ -21,6 +21,8 @@ pub(crate) struct Snapshot {
     pub(crate) numbers: Vec<(String, u64)>,
     pub(crate) verdicts: Vec<(String, u64)>,
     pub(crate) stacks: Vec<StackLines>,
+    /// What stacks dropped that are no more.
+    pub(crate) gone: Vec<(String, u64)>,
     pub(crate) ports: Vec<PortLine>,
     /// Processes attached.
     pub(crate) processes: Vec<u32>,
@@ -44,6 +46,9 @@ pub(crate) struct PortLine {
     pub(crate) policy: String,
     /// Stacks that serve it.
     pub(crate) members: u32,
+    /// TCP connections that live in stacks, and in the kernel (not those over loopback).
+    pub(crate) connections: u32,
+    pub(crate) in_kernel: u32,
 }
 
 impl Snapshot {
@@ -61,13 +66,15 @@ impl Snapshot {
         };
         pairs("number", &self.numbers);
         pairs("verdict", &self.verdicts);
+        pairs("gone", &self.gone);
         for stack in &self.stacks {
             pairs("stack", &[(stack.index.to_string(), u64::from(stack.pid))]);
             pairs("counter", &stack.numbers);
             pairs("drop", &stack.drops);
         }
         for p in &self.ports {
-            let _ = writeln!(out, "port {} {} {} {}", p.port, p.proto, p.policy, p.members);
+            let (live, kernel) = (p.connections, p.in_kernel);
+            let _ = writeln!(out, "port {} {} {} {} {live} {kernel}", p.port, p.proto, p.policy, p.members);
         }
         for pid in &self.processes {
             let _ = writeln!(out, "process {pid}");
@@ -90,6 +97,7 @@ impl Snapshot {
                 "reason" => snapshot.reason = rest.to_owned(),
                 "number" => snapshot.numbers.push(pair()),
                 "verdict" => snapshot.verdicts.push(pair()),
+                "gone" => snapshot.gone.push(pair()),
                 "stack" => snapshot.stacks.push(StackLines {
                     index: first.parse().unwrap_or(0),
                     pid: second.parse().unwrap_or(0),
@@ -97,12 +105,18 @@ impl Snapshot {
                 }),
                 "counter" => snapshot.stacks.last_mut().into_iter().for_each(|s| s.numbers.push(pair())),
                 "drop" => snapshot.stacks.last_mut().into_iter().for_each(|s| s.drops.push(pair())),
-                "port" => snapshot.ports.push(PortLine {
-                    port: first.parse().unwrap_or(0),
-                    proto: second.to_owned(),
-                    policy: words.next().unwrap_or("").to_owned(),
-                    members: words.next().and_then(|m| m.parse().ok()).unwrap_or(0),
-                }),
+                "port" => {
+                    let policy = words.next().unwrap_or("").to_owned();
+                    let mut number = || words.next().and_then(|m| m.parse().ok()).unwrap_or(0);
+                    snapshot.ports.push(PortLine {
+                        port: first.parse().unwrap_or(0),
+                        proto: second.to_owned(),
+                        policy,
+                        members: number(),
+                        connections: number(),
+                        in_kernel: number(),
+                    });
+                }
                 "process" => snapshot.processes.extend(first.parse::<u32>()),
                 _ => {}
             }
@@ -141,13 +155,14 @@ pub(crate) fn counters(c: &Counters) -> Vec<(String, u64)> {
         mtu_black_holes mtu_probes time_wait_overflows
         ecn_marks ecn_reductions
         sack_blocks sack_garbage dsacks tlp_probes tlp_recoveries rack_timeouts spurious_rtos undos sack_reneging
-        lost_retransmits rx_datagrams tx_datagrams kernel_datagrams
+        lost_retransmits rx_datagrams tx_datagrams kernel_datagrams reassembled io_uring_refused emigrants
+        immigrants inherited inherited_refused foreign_datagrams start_overs
     }
 }
 
 /// A stack's drops that happened.
-pub(crate) fn drops(c: &Counters) -> Vec<(String, u64)> {
-    let named = Drop::ALL.iter().map(|d| (d.name().to_owned(), c.drops.of(*d)));
+pub(crate) fn drops(counts: &DropCounters) -> Vec<(String, u64)> {
+    let named = Drop::ALL.iter().map(|d| (d.name().to_owned(), counts.of(*d)));
     named.filter(|(_, n)| *n != 0).collect()
 }
 
@@ -166,8 +181,16 @@ mod tests {
             reason: "the driver (veth) has no zero-copy".into(),
             numbers: vec![("queues".into(), 2)],
             verdicts: vec![("pass_icmp".into(), 9)],
-            stacks: vec![StackLines { index: 4, pid: 77, numbers: counters(&c), drops: drops(&c) }],
-            ports: vec![PortLine { port: 80, proto: "tcp".into(), policy: "auto".into(), members: 1 }],
+            stacks: vec![StackLines { index: 4, pid: 77, numbers: counters(&c), drops: drops(&c.drops) }],
+            gone: vec![("NoSocket".into(), 3)],
+            ports: vec![PortLine {
+                port: 80,
+                proto: "tcp".into(),
+                policy: "auto".into(),
+                members: 1,
+                connections: 7,
+                in_kernel: 2,
+            }],
             processes: vec![77, 78],
         };
         let text = snapshot.to_text();

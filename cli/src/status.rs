@@ -140,6 +140,7 @@ fn device_json(j: &mut Json, s: &Snapshot) {
             });
         }
     });
+    j.object_field("gone", |j| s.gone.iter().for_each(|(name, n)| j.number(name, *n)));
     j.array_field("ports", |j| {
         for p in &s.ports {
             j.object(|j| {
@@ -147,6 +148,8 @@ fn device_json(j: &mut Json, s: &Snapshot) {
                 j.text("proto", &p.proto);
                 j.text("policy", &p.policy);
                 j.number("members", p.members);
+                j.number("connections", p.connections);
+                j.number("in_kernel", p.in_kernel);
             });
         }
     });
@@ -184,6 +187,11 @@ mod tests {
         );
         assert!(json.contains(r#""verdicts":{"pass_icmp":3,"pass_not_ip":0}"#), "{json}");
         assert!(json.contains(r#""connections":2,"rx_frames":5,"drops":{"NoSocket":1}"#), "{json}");
-        assert!(json.ends_with(r#""ports":[{"port":80,"proto":"tcp","policy":"auto","members":1}]}]}"#), "{json}");
+        assert!(
+            json.ends_with(
+                r#""ports":[{"port":80,"proto":"tcp","policy":"auto","members":1,"connections":0,"in_kernel":0}]}]}"#
+            ),
+            "{json}"
+        );
     }
 }

@@ -1,8 +1,10 @@
 //! The daemon on a real device: a veth pair between two network namespaces of the test's own. Needs root.
 
-use sidestep_stack::arena::{Arena, BELLS};
-use sidestep_stack::runtime::Stack;
+use sidestep_stack::addr::{Endpoint, Ip};
+use sidestep_stack::arena::{Arena, BELLS, ProcId};
 use sidestep_stack::runtime::control::{Client, FdSet, Op, Reply, Request};
+use sidestep_stack::runtime::{Stack, map_datagram_ports};
+use sidestep_stack::tcp::Options;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
@@ -123,10 +125,21 @@ impl Rig {
 
     /// One of this file's processes that are not tests; it has said `attached` and a number.
     fn start(&self, process: &str) -> Attached {
+        self.start_as(process, &[])
+    }
+
+    /// The same by another program, which sets somebody else's credentials: of a copy that anybody can reach.
+    fn start_as(&self, process: &str, by: &[&str]) -> Attached {
         let me = std::env::current_exe().expect("a test program");
-        let args = ["--exact", process, "--ignored", "--nocapture", "--test-threads=1"];
+        let copy = std::env::temp_dir().join(format!("{}-{process}", self.name));
+        if !by.is_empty() {
+            std::fs::copy(&me, &copy).expect("a copy");
+        }
+        let me = if by.is_empty() { &me } else { &copy };
+        let args = [me.to_str().expect("a path"), "--exact", process, "--ignored", "--nocapture", "--test-threads=1"];
+        let words = [by, &args].concat();
         let mut child = self
-            .command(me.to_str().expect("a path"), &args)
+            .command(words[0], &words[1..])
             .env("SSCLI_DEV", DEV)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -134,6 +147,7 @@ impl Rig {
             .expect("the test program runs");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let ready = lines.find_map(|l| l.expect("text").rsplit_once("attached ").map(|(_, i)| i.to_owned()));
+        let _ = std::fs::remove_file(copy);
         let index = ready.expect("it attached");
         Attached { child, index, lines: Box::new(lines.map(|l| l.expect("text"))) }
     }
@@ -183,18 +197,26 @@ fn attached_process() {
     let (reply, fds) = call(&client, Op::Hello, [0; 4]);
     assert_eq!(reply.status, 0, "{}", reply.text());
     let [memfd, bell] = fds.as_slice() else { panic!("{} descriptors", fds.as_slice().len()) };
+    let process = reply.a[0] as ProcId;
     let arena = Arena::map(*memfd).expect("an arena");
     let (reply, fds) = call(&client, Op::StackOpen, [0; 4]);
     assert_eq!(reply.status, 0, "{}", reply.text());
     let queues = arena.header().queues() as usize;
-    let (xsks, bells) = fds.as_slice().split_at(queues);
-    assert_eq!(bells.len(), BELLS);
+    let (xsks, rest) = fds.as_slice().split_at(queues);
+    let (bells, table) = rest.split_at(BELLS);
+    assert_eq!(table.len(), 1);
+    let table = map_datagram_ports(table[0]).expect("the table of datagram ports");
     let index = reply.a[0];
-    let stack = Stack::attach(arena, index as u32, xsks, bells, *bell).expect("a stack");
+    let stack = Stack::attach(arena, index as u32, xsks, bells, *bell).expect("a stack").steering_datagrams_by(table);
     let guard = stack.lock();
     assert_eq!(guard.net().addresses().len(), 1, "the mirror filled the tables");
     assert!(!guard.net().routes().is_empty());
     assert!(guard.config().device_is_virtual);
+    drop(guard);
+    // Whoever joins listens already.
+    let mut guard = stack.lock();
+    let plain = Options::new(guard.tunables());
+    guard.listen(Endpoint::new(Ip::UNSPECIFIED_V4, 8080), false, 8, &plain, process).expect("a listener");
     drop(guard);
     let (reply, _) = call(&client, Op::Join, [0, 8080, index, 0]);
     assert_eq!(reply.status, 0, "{}", reply.text());
@@ -222,6 +244,44 @@ fn attached_process() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
+/// Not a test: a process of somebody whom the rule does not name.
+#[test]
+#[ignore = "started by the other tests"]
+fn stranger_process() {
+    let Ok(device) = std::env::var("SSCLI_DEV") else { return };
+    let client = Client::connect(&device).expect("a daemon");
+    let to_get_in = [Op::Hello, Op::Map, Op::StackOpen, Op::Join, Op::Leave, Op::Block];
+    for op in to_get_in.into_iter().chain([Op::PortSet, Op::Down, Op::Doctor]) {
+        for a in [[0; 4], [1; 4], [0, 8080, 0, 0], [u64::MAX; 4]] {
+            let (reply, fds) = call(&client, op, a);
+            assert_eq!((reply.status, fds.as_slice().len()), (libc::EACCES, 0), "{op:?}");
+            let wanted = if to_get_in.contains(&op) { "--allow" } else { "only root" };
+            assert!(reply.text().contains(wanted) && !reply.text().contains('\n'), "{op:?}: {}", reply.text());
+        }
+    }
+    for odd in
+        [Request { op: 99, ..Request::new(Op::Hello, [0; 4]) }, Request { version: 1, ..Request::new(Op::Map, [0; 4]) }]
+    {
+        let mut fds = FdSet::default();
+        let reply = client.call(&odd, &mut fds).expect("an answer");
+        assert!(reply.status != 0 && fds.as_slice().is_empty());
+    }
+    // What is for everybody is, and it is nothing of the arena: a text.
+    let (reply, fds) = call(&client, Op::Refresh, [1, 0, 0, 0]);
+    assert_eq!((reply.status, fds.as_slice().len()), (0, 1));
+    assert!(Arena::map(fds.as_slice()[0]).is_err());
+    // It cannot keep others out by taking up all connections, nor by asking without a pause.
+    let many: Vec<_> = (0..300).map(|_| Client::connect(&device)).collect();
+    let is_answered = |client: &std::io::Result<Client>| {
+        let Ok(client) = client else { return false };
+        client.call(&Request::new(Op::Refresh, [0; 4]), &mut FdSet::default()).is_ok()
+    };
+    let answered = many.iter().filter(|client| is_answered(client)).count();
+    assert!((1..100).contains(&answered), "{answered} of 300 connections are served");
+    println!("attached {answered}");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
 /// Not a test: a process that says hello, and opens its stack only when a line comes, at a daemon that took over.
 #[test]
 #[ignore = "started by the other tests"]
@@ -242,7 +302,8 @@ fn patient_process() {
     assert_eq!((again.status, again.a[0]), (0, reply.a[0]), "{}", again.text());
     let (reply, fds) = call(&client, Op::StackOpen, [0; 4]);
     assert_eq!(reply.status, 0, "{}", reply.text());
-    let (xsks, bells) = fds.as_slice().split_at(arena.header().queues() as usize);
+    let (xsks, rest) = fds.as_slice().split_at(arena.header().queues() as usize);
+    let bells = &rest[..BELLS];
     let stack = Stack::attach(arena, reply.a[0] as u32, xsks, bells, *bell).expect("a stack");
     assert_eq!(stack.lock().net().addresses().len(), 1, "the mirror filled the tables");
     println!("opened {}", reply.a[0]);
@@ -332,13 +393,13 @@ fn processes_come_and_go() {
     let two = rig.attach();
     assert_ne!(one.index, two.index);
     let json = rig.status();
-    assert!(json.contains(r#"{"port":8080,"proto":"tcp","policy":"auto","members":2}"#), "{json}");
+    assert!(json.contains(r#"{"port":8080,"proto":"tcp","policy":"auto","members":2,"#), "{json}");
     assert!(rig.refused(&["down", DEV]).contains(&one.child.id().to_string()));
     assert!(rig.ok(&["status"]).contains(&format!("pid {}", two.child.id())));
 
     // One is killed: its share of the port goes to the other, its stack is freed, its frames come back.
     one.kill();
-    rig.wait_for("one stack less", |json| json.contains(r#""members":1}"#) && json.matches(r#""index":"#).count() == 1);
+    rig.wait_for("one stack less", |json| json.contains(r#""members":1,"#) && json.matches(r#""index":"#).count() == 1);
     drop(two);
     rig.wait_for("no stack", |json| !json.contains(r#""index":"#));
     assert_eq!(rig.number("pool"), pool);
@@ -433,7 +494,38 @@ fn strangers_are_refused() {
     assert!(as_nobody(&format!("down {DEV}")).contains("only root"));
     assert!(as_nobody("port off 80").contains("only root"));
     assert!(as_nobody(&format!("up {DEV}")).contains("sudo"));
+    assert!(as_nobody(&format!("doctor {DEV}")).contains("only root"));
     std::fs::remove_file(copy).expect("the copy");
+
+    let mut stranger =
+        rig.start_as("stranger_process", &["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    // While it holds all connections that strangers get.
+    let mut welcome = rig.attach();
+    rig.ok(&["port", "off", "80"]);
+    welcome.kill();
+    stranger.kill();
+}
+
+#[test]
+fn whom_the_rule_names_gets_in() {
+    let Some(rig) = Rig::new() else { return };
+    rig.ok(&["up", DEV, "--allow", "65533", "--allow", "@65532"]);
+    for who in [
+        ["--reuid", "65533", "--regid", "65534", "--clear-groups"],
+        ["--reuid", "65534", "--regid", "65534", "--groups=65532"],
+    ] {
+        let mut named = rig.start_as("attached_process", &[&["setpriv"], &who[..]].concat());
+        named.kill();
+    }
+    let out = rig.command("unshare", &["--pid", "--fork", SIDESTEP, "status"]).output().expect("unshare runs");
+    assert!(out.status.success(), "the status is for everybody: {}", String::from_utf8_lossy(&out.stderr));
+    let me = std::env::current_exe().expect("a test program");
+    let inside =
+        ["--pid", "--fork", me.to_str().expect("a path"), "--exact", "attached_process", "--ignored", "--nocapture"];
+    let out =
+        rig.command("unshare", &inside).env("SSCLI_DEV", DEV).stdin(Stdio::null()).output().expect("unshare runs");
+    let text = [out.stdout, out.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(!out.status.success() && text.contains("PID namespace"), "{text}");
 }
 
 /// Kills the daemon, and lets the test's own processes go on. It may still be dying when this returns.
@@ -461,8 +553,8 @@ fn a_new_daemon_takes_over() {
     assert_eq!(rig.shell(&format!("ip link show {DEV} | grep -o 'prog/xdp id [0-9]*'")), program, "it stays attached");
     assert_eq!(rig.reserved_ports(), reserved);
     let json = rig.status();
-    assert!(json.contains(r#"{"port":8080,"proto":"tcp","policy":"auto","members":1}"#), "{json}");
-    assert!(json.contains(r#"{"port":81,"proto":"tcp","policy":"off","members":0}"#), "{json}");
+    assert!(json.contains(r#"{"port":8080,"proto":"tcp","policy":"auto","members":1,"#), "{json}");
+    assert!(json.contains(r#"{"port":81,"proto":"tcp","policy":"off","members":0,"#), "{json}");
     assert_eq!(json.matches(r#""index":"#).count(), 1, "{json}");
     assert_eq!(rig.number("total"), 8192, "the arena is that of before");
     assert!(rig.ok(&["status"]).contains(&format!("pid {}", two.child.id())));
@@ -470,12 +562,12 @@ fn a_new_daemon_takes_over() {
     // The new one serves newcomers, and a third takes over from it.
     let three = rig.attach();
     assert_ne!(three.index, two.index);
-    assert!(rig.status().contains(r#""members":2}"#));
+    assert!(rig.status().contains(r#""members":2,"#));
     kill_daemon(&rig);
     assert!(rig.ok(&["up", DEV]).contains("took over 2 stacks"));
-    assert!(rig.status().contains(r#""members":2}"#));
+    assert!(rig.status().contains(r#""members":2,"#));
     two.kill();
-    rig.wait_for("one stack less", |json| json.contains(r#""members":1}"#) && json.matches(r#""index":"#).count() == 1);
+    rig.wait_for("one stack less", |json| json.contains(r#""members":1,"#) && json.matches(r#""index":"#).count() == 1);
     drop(three);
     rig.wait_for("no stack", |json| !json.contains(r#""index":"#));
     assert_eq!(rig.number("pool"), pool);

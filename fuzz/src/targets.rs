@@ -3,7 +3,7 @@
 use sidestep_stack::addr::{Ip, Mac};
 use sidestep_stack::link::Family;
 use sidestep_stack::testing::torture;
-use sidestep_stack::wire::{ethernet, icmp, ipv4, ipv6, tcp};
+use sidestep_stack::wire::{ethernet, fragment, icmp, ipv4, ipv6, tcp, udp};
 use sidestep_stack::{ip, link};
 use sidestep_xdp::maps::{FlowKey, PortEntry};
 use sidestep_xdp::steer::{Decision, KernelSocket, Tables, steer};
@@ -18,7 +18,9 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "ethernet", run: fuzz_ethernet },
     Target { name: "ipv4", run: fuzz_ipv4 },
     Target { name: "ipv6", run: fuzz_ipv6 },
+    Target { name: "fragment", run: fuzz_fragment },
     Target { name: "tcp", run: fuzz_tcp },
+    Target { name: "udp", run: fuzz_udp },
     Target { name: "icmp", run: fuzz_icmp },
     Target { name: "steer", run: fuzz_steer },
     Target { name: "connection", run: fuzz_connection },
@@ -50,6 +52,39 @@ fn fuzz_ipv6(data: &[u8]) {
         assert!(packet.payload_off >= 40 && packet.payload_off + packet.payload_len <= data.len());
     }
     let _ = ip::receive(data, 0, Family::V6);
+}
+
+/// A first fragment that is called whole is a packet of as many octets from and to the same.
+fn fuzz_fragment(data: &[u8]) {
+    for family in [Family::V4, Family::V6] {
+        let Ok(first) = fragment::parse(data, family) else { continue };
+        assert!(first.at + usize::from(first.len) <= data.len());
+        let mut whole = data.to_vec();
+        let len = fragment::make_whole(&mut whole, &first, first.len.into(), 0);
+        match family {
+            Family::V4 => {
+                let again = fragment::parse(&whole[..len], family).expect("a packet of one part");
+                assert_eq!(again, fragment::Fragment { offset: 0, more: false, ..first });
+            }
+            Family::V6 => {
+                assert_eq!(len, ipv6::HEADER_LEN + usize::from(first.len));
+                assert_eq!((whole[6], &whole[8..40]), (first.protocol, &data[8..40]));
+                assert_eq!(&whole[ipv6::HEADER_LEN..len], &data[first.at..first.at + usize::from(first.len)]);
+            }
+        }
+    }
+}
+
+/// What was read and sealed has a right checksum.
+fn fuzz_udp(data: &[u8]) {
+    let Ok(header) = udp::parse(data) else { return };
+    let (src, dst) = (Ip::v4([10, 0, 0, 1]), Ip::v4([10, 0, 0, 2]));
+    let _ = udp::is_checksum_right(&src, &dst, data, true);
+    let mut out = data[..udp::HEADER_LEN + usize::from(header.payload_len)].to_vec();
+    out[udp::CHECKSUM_AT..udp::HEADER_LEN].fill(0);
+    udp::seal(&src, &dst, &mut out, true);
+    assert!(udp::is_checksum_right(&src, &dst, &out, false));
+    assert_eq!(udp::parse(&out), Ok(header));
 }
 
 /// What was read can be written, and reads the same.
@@ -123,6 +158,17 @@ impl Tables for Drawn {
             _ => 0,
         }
     }
+
+    fn datagram_port(&self, port: u16) -> u64 {
+        u64::from(self.bits(u64::from(port) << 12)) % 3 * u64::from(self.bits(u64::from(port)))
+    }
+
+    fn fragments(&self, packet: u64) -> Option<u32> {
+        let bits = self.bits(packet);
+        (bits % 2 == 0).then_some(bits)
+    }
+
+    fn note_fragments(&self, _packet: u64, _stack: Option<u32>) {}
 
     fn policy(&self, index: u32) -> PortEntry {
         let bits = self.bits(u64::from(index) ^ 0xabc);

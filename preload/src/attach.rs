@@ -9,14 +9,14 @@
 //! Whatever fails leaves the process on the kernel ([`crate::fallback`]).
 
 use crate::config::{DeviceName, config};
+use crate::critical::Mutex;
 use crate::fallback::{Why, warn};
 use crate::fd_table::TABLE;
 use crate::{fork, hidden, local, sys};
 use libc::c_int;
-use parking_lot::Mutex;
 use sidestep_stack::arena::{Arena, BELLS, ProcId, Proto};
-use sidestep_stack::runtime::Stack;
 use sidestep_stack::runtime::control::{Client, FdSet, Op, RUN_DIR, Reply, Request, netns_inode};
+use sidestep_stack::runtime::{Stack, map_datagram_ports};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -54,6 +54,11 @@ pub(crate) fn stack() -> Option<&'static Stack> {
     STACK.get()
 }
 
+/// Whether this process stays on the kernel for good.
+pub(crate) fn is_off() -> bool {
+    STAGE.load(Ordering::Acquire) == Stage::Off as u8
+}
+
 /// Whether the tables are mapped and the daemon was greeted.
 pub(crate) fn is_armed() -> bool {
     STAGE.load(Ordering::Acquire) == Stage::Armed as u8
@@ -77,7 +82,12 @@ pub(crate) fn is_own_process() -> bool {
 
 /// At load: a device that was named is greeted at once.
 pub(crate) fn at_load() {
-    if config().device.is_some() && !arm() && crate::fallback::has_warned() {
+    if config().device.is_none() {
+        return;
+    }
+    if arm() {
+        crate::inherited::take_up_all();
+    } else if crate::fallback::has_warned() {
         // SAFETY: the constructor runs before the program can have threads that read the environment.
         unsafe { libc::setenv(c"SIDESTEP_WARNED".as_ptr(), c"1".as_ptr(), 1) };
     }
@@ -114,13 +124,47 @@ pub(crate) fn open_stack() -> Option<&'static Stack> {
     }
     let mut attachment = ATTACHMENT.lock();
     if STACK.get().is_none() {
-        let Some(stack) = attachment.open_stack() else {
+        let Some(stack) = attachment.open_stack([0; 4]) else {
             STAGE.store(Stage::Off as u8, Ordering::Release);
             return None;
         };
+        stack.lock().counters_mut().io_uring_refused += u64::from(REFUSED_RINGS.swap(0, Ordering::Relaxed));
         let _ = STACK.set(stack);
     }
     STACK.get()
+}
+
+/// The stack that another process left us a connection in; `None` when we have one of our own.
+pub(crate) fn share_stack(index: u32) -> Option<&'static Stack> {
+    if STACK.get().is_none() && is_armed() {
+        let mut attachment = ATTACHMENT.lock();
+        if STACK.get().is_none()
+            && let Some(stack) = attachment.open_stack([1, u64::from(index), 0, 0])
+        {
+            let _ = STACK.set(stack);
+        }
+    }
+    stack().filter(|stack| stack.index() == index)
+}
+
+/// Who the daemon is; 0: the last one said farewell.
+pub(crate) fn daemon_pid() -> u32 {
+    stack().map_or(0, |stack| stack.arena().header().daemon_pid.load(Ordering::Relaxed))
+}
+
+/// Gives the daemon shadows to keep. False: it is not there, or cannot.
+pub(crate) fn keep(shadows: &[c_int]) -> bool {
+    ATTACHMENT.lock().tell(Op::Keep, 0, shadows)
+}
+
+/// Tells the daemon that this process is about to execute another program, or that it could not.
+pub(crate) fn tell_of_exec(begins: bool) -> bool {
+    ATTACHMENT.lock().tell(Op::Exec, u64::from(begins), &[])
+}
+
+/// The daemon shall look what there is to do.
+pub(crate) fn ring_daemon() {
+    ring(ATTACHMENT.lock().daemon_bell);
 }
 
 /// The arena, once armed.
@@ -129,17 +173,25 @@ pub(crate) fn arena() -> Option<&'static Arena> {
 }
 
 /// Step 3: the stack takes its share of a port's new flows.
-pub(crate) fn join(proto: Proto, port: u16, stack: &Stack) -> bool {
+pub(crate) fn join(proto: Proto, port: u16, stack: &Stack) -> Joined {
     let mut attachment = ATTACHMENT.lock();
     let args = [proto as u64, u64::from(port), u64::from(stack.index()), 0];
-    match attachment.call(Op::Join, args, &mut FdSet::default()) {
-        Some(_) => true,
-        None => {
-            drop(attachment);
-            warn(Why::Join, format_args!("port {port}"));
-            false
-        }
+    if attachment.call(Op::Join, args, &mut FdSet::default()).is_some() {
+        return Joined::Yes;
     }
+    let has_daemon = attachment.control >= 0;
+    drop(attachment);
+    warn(Why::Join, format_args!("port {port}"));
+    if has_daemon { Joined::Refused } else { Joined::Unheard }
+}
+
+/// What came of the wish to serve a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Joined {
+    Yes,
+    Refused,
+    /// The daemon died, or was too slow. It may have done it.
+    Unheard,
 }
 
 /// The stack takes no more of a port: the kernel has it back.
@@ -151,6 +203,28 @@ pub(crate) fn leave(proto: Proto, port: u16, stack: &Stack) {
 /// Asks for another block of local ports.
 pub(crate) fn more_ports(stack: &Stack) {
     let _ = ATTACHMENT.lock().call(Op::Block, [u64::from(stack.index()), 0, 0, 0], &mut FdSet::default());
+}
+
+/// A descriptor of ours got another number. False: it is none of the attachment's.
+pub(crate) fn renumber(old: c_int, new: c_int) -> bool {
+    let attachment = &mut *ATTACHMENT.lock();
+    let mut found = stack().is_some_and(|stack| stack.lock().renumber(old, new));
+    for fd in [&mut attachment.control, &mut attachment.daemon_bell] {
+        found |= *fd == old;
+        *fd = if *fd == old { new } else { *fd };
+    }
+    found
+}
+
+/// Rings of io_uring that were refused before there was a stack to count them.
+static REFUSED_RINGS: AtomicU32 = AtomicU32::new(0);
+
+/// Counts a ring of io_uring that was refused.
+pub(crate) fn count_refused_ring() {
+    REFUSED_RINGS.fetch_add(1, Ordering::Relaxed);
+    if let Some(stack) = stack() {
+        stack.lock().counters_mut().io_uring_refused += u64::from(REFUSED_RINGS.swap(0, Ordering::Relaxed));
+    }
 }
 
 impl Attachment {
@@ -252,6 +326,28 @@ impl Attachment {
         Client::from_fd(self.control).call(&Request::new(op, args), fds)
     }
 
+    /// A word to the daemon that nothing here depends on: whatever becomes of it, nobody is warned. A child made by fork needs no
+    /// greeting for it.
+    fn tell(&mut self, op: Op, what: u64, given: &[c_int]) -> bool {
+        for _ in 0..2 {
+            if self.control < 0 {
+                let Some(Ok(client)) = self.device.map(|device| Client::connect(device.as_str())) else { return false };
+                self.control = hidden::hide(client.fd());
+            }
+            let request = Request::new(op, [what, 0, 0, 0]);
+            let mut fds = FdSet::default();
+            match Client::from_fd(self.control).call_with(&request, given, &mut fds) {
+                Ok(reply) => {
+                    fds.close_all();
+                    return reply.status == 0;
+                }
+                // The one of before is gone.
+                Err(_) => self.hang_up(),
+            }
+        }
+        false
+    }
+
     fn judge(&mut self, op: Op, answer: std::io::Result<Reply>, fds: &mut FdSet) -> Option<Reply> {
         match answer {
             Ok(reply) if reply.status == 0 => Some(reply),
@@ -275,23 +371,30 @@ impl Attachment {
         }
     }
 
-    fn open_stack(&mut self) -> Option<Stack> {
+    fn open_stack(&mut self, which: [u64; 4]) -> Option<Stack> {
         let arena = self.arena?;
         let queues = arena.header().queues() as usize;
         let mut fds = FdSet::default();
-        let reply = self.call(Op::StackOpen, [0; 4], &mut fds)?;
-        if fds.as_slice().len() != queues + BELLS {
+        let reply = self.call(Op::StackOpen, which, &mut fds)?;
+        if fds.as_slice().len() != queues + BELLS + 1 {
             warn(Why::Attach, format_args!("{} descriptors for {queues} queues", fds.as_slice().len()));
             fds.close_all();
             return None;
         }
+        let table = *fds.as_slice().get(queues + BELLS)?;
+        let ports = map_datagram_ports(table);
+        let _ = sys::close(table);
         let mut moved = [-1; sidestep_stack::runtime::control::MAX_FDS];
-        for (to, from) in moved.iter_mut().zip(fds.as_slice()) {
+        for (to, from) in moved.iter_mut().zip(&fds.as_slice()[..queues + BELLS]) {
             *to = hidden::hide(*from);
         }
         let (xsks, bells) = moved.get(..queues + BELLS)?.split_at(queues);
-        match Stack::attach(arena, reply.a[0] as u32, xsks, bells, self.daemon_bell) {
-            Ok(stack) => Some(stack),
+        let attached = Stack::attach(arena, reply.a[0] as u32, xsks, bells, self.daemon_bell);
+        match ports.and_then(|ports| Ok(attached?.steering_datagrams_by(ports))) {
+            Ok(stack) => {
+                crate::vfork::become_fork();
+                Some(stack)
+            }
             Err(e) => {
                 warn(Why::Attach, format_args!("{e}"));
                 None

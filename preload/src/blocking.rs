@@ -4,13 +4,16 @@
 //! No wake-up is lost: the bell is registered under the same lock as the last look, so whoever makes the socket ready
 //! afterwards rings it; frames that arrive afterwards make an XSK readable.
 
-use crate::config::config;
+use crate::holder::Holder;
+use crate::signals::interrupt::Mark;
+use crate::spin::{self, Spinning};
 use crate::sys::{self, Result};
-use crate::{attach, kick};
+use crate::vigil::Vigil;
+use crate::{critical, kick, thread};
 use core::ffi::c_void;
 use libc::{EAGAIN, EINTR, POLLIN, c_int, c_short, pollfd};
 use sidestep_stack::arena::MAX_QUEUES;
-use sidestep_stack::runtime::{Bell, Guard, Stack, now};
+use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::socket::SocketId;
 use sidestep_stack::time::Instant;
 use std::cell::Cell;
@@ -20,9 +23,8 @@ const SPIN_SLICE_US: u64 = 5;
 /// Without a bell a sleeper looks again after this long.
 const BELLESS_NAP_US: u64 = 1_000;
 
-thread_local! {
-    /// How long this thread spins, in microseconds; adapts to whether spinning finds anything. MAX: not decided yet.
-    static SPIN_US: Cell<u32> = const { Cell::new(u32::MAX) };
+fn spinning() -> &'static Spinning {
+    &thread::current().spinning
 }
 
 /// One spinning phase.
@@ -33,7 +35,7 @@ pub(crate) struct Spin {
 
 impl Spin {
     pub(crate) fn begin(now: Instant) -> Spin {
-        let budget = SPIN_US.get().min(config().spin_us);
+        let budget = spinning().found_us().min(spin::limit_us());
         Spin { started: now, budget_us: u64::from(budget) }
     }
 
@@ -58,15 +60,15 @@ impl Spin {
 
     /// What was waited for came: spinning pays.
     pub(crate) fn found() {
-        SPIN_US.set(config().spin_us);
+        spinning().find(spin::limit_us());
     }
 
     /// A sleep that followed in vain spinning lasted `us`.
     pub(crate) fn slept(us: u64) {
-        let full = config().spin_us;
-        let current = SPIN_US.get().min(full);
+        let full = spin::limit_us();
+        let current = spinning().found_us().min(full);
         // Had we spun the full time we would have met it: spin again. Otherwise spin less each time, down to not at all.
-        SPIN_US.set(if us < u64::from(full) { full } else { current / 2 });
+        spinning().find(if us < u64::from(full) { full } else { current / 2 });
     }
 }
 
@@ -77,10 +79,10 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(stack: &Stack, bell: Option<&Bell<'_>>, also: Option<(c_int, c_short)>) -> Bed {
+    fn new(stack: &Stack, vigil: &Vigil<'_>, also: Option<(c_int, c_short)>) -> Bed {
         let mut bed = Bed { fds: [pollfd { fd: -1, events: 0, revents: 0 }; MAX_QUEUES + 2], len: 0 };
         also.into_iter().for_each(|(fd, events)| bed.add(fd, events));
-        own_fds(stack, bell).for_each(|fd| bed.add(fd, POLLIN));
+        own_fds(stack, vigil).for_each(|fd| bed.add(fd, POLLIN));
         bed
     }
 
@@ -93,8 +95,8 @@ impl Bed {
 }
 
 /// What a sleeper on this stack polls for itself.
-pub(crate) fn own_fds(stack: &Stack, bell: Option<&Bell<'_>>) -> impl Iterator<Item = c_int> {
-    stack.xsk_fds().iter().copied().chain(bell.map(Bell::fd))
+pub(crate) fn own_fds(stack: &Stack, vigil: &Vigil<'_>) -> impl Iterator<Item = c_int> {
+    stack.xsk_fds().chain(vigil.bell_fd())
 }
 
 /// How long a sleep may last: until the caller's deadline, the stack's next timer, or a nap when there is no bell.
@@ -107,38 +109,57 @@ pub(crate) fn sleep_us(guard: &Guard<'_>, now: Instant, deadline: Option<Instant
 /// Sleeps. `also` is a descriptor of the application that ends the sleep too.
 pub(crate) fn sleep(
     stack: &Stack,
-    bell: Option<&Bell<'_>>,
+    vigil: &Vigil<'_>,
     also: Option<(c_int, c_short)>,
     timeout_us: Option<u64>,
     sigmask: *const c_void,
+    mark: &Mark,
 ) -> Result<isize> {
-    let mut bed = Bed::new(stack, bell, also);
+    let mut bed = Bed::new(stack, vigil, also);
     let before = now();
-    let woken = sys::ppoll(bed.fds.get_mut(..bed.len).unwrap_or_default(), timeout_us, sigmask);
+    let woken = sys::ppoll_since(bed.fds.get_mut(..bed.len).unwrap_or_default(), timeout_us, sigmask, mark);
     Spin::slept(now().since_us(before));
     woken
 }
 
 /// How a call on one socket waits.
 #[derive(Clone, Copy)]
-pub(crate) struct Wait {
+pub(crate) struct Wait<'a> {
     /// SO_RCVTIMEO or SO_SNDTIMEO in microseconds; 0 is "for ever".
     pub(crate) timeout_us: u64,
-    /// A kernel descriptor whose readability matters too (a listener's shadow).
-    pub(crate) also: Option<c_int>,
+    /// Held while the call waits. The readability of its half in the kernel, if it has one, matters too.
+    pub(crate) holder: Holder,
+    /// What the call has done already, in bytes: one that has done some ends with that, SA_RESTART or not.
+    pub(crate) done: Option<&'a Cell<usize>>,
+}
+
+impl Wait<'_> {
+    /// Whether the call goes on after a handler that allows it.
+    fn restarts(&self) -> bool {
+        self.timeout_us == 0 && self.done.is_none_or(|done| done.get() == 0)
+    }
 }
 
 /// Runs `attempt` until it gives anything but EAGAIN, waiting as a blocking call does in between. EAGAIN: it timed out.
 pub(crate) fn block<T>(
     stack: &Stack,
     socket: SocketId,
-    wait: Wait,
+    wait: Wait<'_>,
     mut attempt: impl FnMut(&mut Guard<'_>, Instant) -> Result<T>,
 ) -> Result<T> {
+    let _held = critical::hold(); // handlers run where it sleeps, or breathes
     let started = now();
     let deadline = (wait.timeout_us != 0).then(|| started.after_us(wait.timeout_us));
     let mut spin = Spin::begin(started);
     let mut spun = false;
+    let mut mark = Mark::at_start();
+    wait.holder.take();
+    let forget = |guard: &mut Guard<'_>, bell| {
+        let _ = guard.unwait(socket, bell);
+    };
+    let give_back = || wait.holder.give_back();
+    let mut vigil = Vigil::begin(stack, &forget, &give_back);
+    vigil.keep();
     loop {
         if let Some(result) = look(stack, &mut attempt) {
             if spun {
@@ -149,11 +170,15 @@ pub(crate) fn block<T>(
         if deadline.is_some_and(|at| now() >= at) {
             return Err(EAGAIN);
         }
+        critical::breathe();
+        if mark.any_ran() && mark.ends(wait.restarts(), Ok(0)) {
+            return Err(EINTR);
+        }
         if spin.again(stack) {
             spun = true;
             continue;
         }
-        if let Some(result) = sleep_once(stack, socket, wait, deadline, &mut attempt) {
+        if let Some(result) = sleep_once(stack, &vigil, socket, wait, deadline, &mut mark, &mut attempt) {
             return result;
         }
         spin = Spin::begin(now());
@@ -181,12 +206,14 @@ fn look<T>(stack: &Stack, attempt: &mut impl FnMut(&mut Guard<'_>, Instant) -> R
 /// The last look, the sleep, and what ended it.
 fn sleep_once<T>(
     stack: &Stack,
+    vigil: &Vigil<'_>,
     socket: SocketId,
-    wait: Wait,
+    wait: Wait<'_>,
     deadline: Option<Instant>,
+    mark: &mut Mark,
     attempt: &mut impl FnMut(&mut Guard<'_>, Instant) -> Result<T>,
 ) -> Option<Result<T>> {
-    let bell = stack.claim_bell(attach::process());
+    vigil.claim();
     let timeout = {
         let now = now();
         let mut guard = stack.lock();
@@ -195,33 +222,24 @@ fn sleep_once<T>(
             Err(EAGAIN) => {}
             result => {
                 kick::after_call(&mut guard, now);
+                drop(guard);
+                vigil.get_up();
                 return Some(result);
             }
         }
         kick::before_wait(&mut guard, now);
-        if let Some(bell) = &bell {
-            let _ = guard.wait_on(socket, bell.bit()); // closed by now? the next attempt tells
+        if let Some(bell) = vigil.bit() {
+            let _ = guard.wait_on(socket, bell); // closed by now? the next attempt tells
         }
-        stack.sleep_begin();
-        sleep_us(&guard, now, deadline, bell.is_some())
+        vigil.fall_asleep();
+        sleep_us(&guard, now, deadline, vigil.bit().is_some())
     };
-    let woken = sleep(stack, bell.as_ref(), wait.also.map(|fd| (fd, POLLIN)), timeout, core::ptr::null());
-    stack.sleep_end();
-    if let Some(bell) = &bell {
-        let _ = stack.lock().unwait(socket, bell.bit());
-    }
+    let also = wait.holder.shadow().map(|fd| (fd, POLLIN));
+    let woken = sleep(stack, vigil, also, timeout, core::ptr::null(), mark);
+    vigil.get_up();
     match woken {
-        Err(EINTR) if wait.timeout_us == 0 && handlers_restart() => None,
+        Err(EINTR) if !mark.ends(wait.restarts(), woken) => None,
         Err(error) => Some(Err(error)),
         Ok(_) => None,
     }
-}
-
-/// After a signal ended a sleep: whether the call goes on by itself (signal(7), SA_RESTART). The kernel does not say
-/// which handler ran, so the answer is yes only if every handler of the process was installed with SA_RESTART; a
-/// program that mixes both kinds sees EINTR.
-fn handlers_restart() -> bool {
-    const GLIBC_CANCEL: c_int = 32;
-    let mut flags = (1..=64).filter(|signal| *signal != GLIBC_CANCEL).filter_map(sys::handler_flags);
-    flags.all(|f| f & libc::SA_RESTART as u64 != 0)
 }

@@ -8,21 +8,22 @@
 //! of several forked workers has one in a stack of its own. One that was not is given a port of the stack's blocks when it
 //! is bound to port 0, connected, or first sent from, and its shadow is bound to that.
 
+use crate::critical::Mutex;
 use crate::fallback::{Why, warn};
 use crate::fd_table::{Entry, Kind, TABLE};
 use crate::local::{self, Flag, Local};
+use crate::reason::Reason;
 use crate::sys::{self, Result, raw};
-use crate::user::{endpoint_from, number, on_stack};
-use crate::{attach, interest, options};
+use crate::user::{endpoint_from, number, on_stack, take_in};
+use crate::{attach, interest, options, owner};
 use libc::{AF_INET, AF_INET6, EADDRINUSE, O_NONBLOCK, SOL_IP, SOL_IPV6, SOL_SOCKET, c_int, sockaddr, socklen_t};
-use parking_lot::Mutex;
 use sidestep_stack::addr::{Endpoint, Ip};
 use sidestep_stack::arena::Proto;
 use sidestep_stack::ip::tables::RouteVerdict;
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::socket::{DatagramFacts, Errno, Family, SocketId};
 use sidestep_stack::time::Instant;
-use sidestep_stack::udp::Marks;
+use sidestep_stack::udp::{Cutting, Marks};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Ports that are tried for a shadow before it is left to the kernel to find one.
@@ -55,6 +56,14 @@ impl Datagram {
         on_stack(self.stack, step)
     }
 
+    /// A question about what has come: what lies in the receive rings has.
+    pub(crate) fn look<T>(&self, question: impl FnOnce(&mut Guard<'_>) -> core::result::Result<T, Errno>) -> Result<T> {
+        self.with(|guard, now| {
+            take_in(self.stack, guard, now);
+            question(guard).map_err(number)
+        })
+    }
+
     /// A question to the engine, or a word to it: nothing to send afterwards.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&mut Guard<'_>) -> core::result::Result<T, Errno>) -> Result<T> {
         question(&mut self.stack.lock()).map_err(number)
@@ -68,6 +77,9 @@ impl Datagram {
     /// Whether the operator lets the socket's datagrams leave through the stack. They arrive there or not by the XDP
     /// program's word.
     pub(crate) fn may_send(&self) -> bool {
+        if self.local.has(Flag::ByKernel) {
+            return false;
+        }
         let port = self.local.joined_port();
         port == 0 || self.stack.arena().policy(Proto::Udp, port).allows()
     }
@@ -87,11 +99,13 @@ impl Datagram {
         let is_v6 = self.family() == AF_INET6;
         let _ = self.ask(|guard| {
             guard.set_datagram_buffer(self.id, receive_buffer(fd))?;
-            guard.set_marks(self.id, marks_of(fd, is_v6))
+            let ipv6_mtu = self.local.ipv6_mtu.load(Relaxed) as u16;
+            guard.set_error_queue(self.id, keeps_errors(fd, SOL_IP), is_v6 && keeps_errors(fd, SOL_IPV6))?;
+            guard.set_coalesces(self.id, sys::option::<c_int>(fd, libc::SOL_UDP, UDP_GRO).is_ok_and(|on| on != 0))?;
+            guard.set_marks(self.id, Marks { ipv6_mtu, ..marks_of(fd, is_v6) })
         });
         self.local.wants.store(crate::message::wants_of(fd, is_v6), Relaxed);
-        self.local.receive_timeout_us.store(options::timeout_us(fd, libc::SO_RCVTIMEO), Relaxed);
-        self.local.send_timeout_us.store(options::timeout_us(fd, libc::SO_SNDTIMEO), Relaxed);
+        options::follow_timeouts(self.local, fd);
         let segment = sys::option::<c_int>(fd, libc::SOL_UDP, libc::UDP_SEGMENT).unwrap_or(0);
         self.local.segment.store(segment.max(0) as u32, Relaxed);
         let corked = sys::option::<c_int>(fd, libc::SOL_UDP, libc::UDP_CORK).unwrap_or(0);
@@ -101,8 +115,8 @@ impl Datagram {
     /// The last descriptor of this process is gone.
     pub(crate) fn end(&self) {
         let port = self.local.joined_port();
+        crate::epoll_members::forget_twins(self.stack, self.id);
         let is_last = self.with(|guard, now| {
-            let _ = guard.epoll_delete_all(self.id, self.fd as u32);
             guard.release(now, self.id, attach::process()).map_err(number)?;
             Ok(port != 0 && !guard.has_mailbox(port))
         });
@@ -137,6 +151,15 @@ fn receive_buffer(fd: c_int) -> u32 {
     sys::option::<c_int>(fd, SOL_SOCKET, libc::SO_RCVBUF).unwrap_or(212_992).max(0) as u32
 }
 
+/// IP_RECVERR, IPV6_RECVERR.
+fn keeps_errors(fd: c_int, level: c_int) -> bool {
+    let name = if level == SOL_IP { libc::IP_RECVERR } else { libc::IPV6_RECVERR };
+    sys::option::<c_int>(fd, level, name) == Ok(1)
+}
+
+/// linux/udp.h.
+pub(crate) const UDP_GRO: c_int = 104;
+
 fn marks_of(fd: c_int, is_v6: bool) -> Marks {
     let byte = |level, name, default: u8| sys::option::<c_int>(fd, level, name).map_or(default, |v| v as u8);
     Marks {
@@ -144,6 +167,13 @@ fn marks_of(fd: c_int, is_v6: bool) -> Marks {
         tos: byte(SOL_IP, libc::IP_TOS, 0),
         hop_limit: if is_v6 { byte(SOL_IPV6, libc::IPV6_UNICAST_HOPS, 64) } else { 64 },
         traffic_class: if is_v6 { byte(SOL_IPV6, libc::IPV6_TCLASS, 0) } else { 0 },
+        cutting: match sys::option::<c_int>(fd, SOL_IP, libc::IP_MTU_DISCOVER) {
+            Ok(libc::IP_PMTUDISC_DO | libc::IP_PMTUDISC_PROBE) => Cutting::Never,
+            Ok(libc::IP_PMTUDISC_WANT) | Err(_) => Cutting::ByPath,
+            Ok(libc::IP_PMTUDISC_DONT) => Cutting::Unasked,
+            Ok(_) => Cutting::Always,
+        },
+        ..Marks::default()
     }
 }
 
@@ -169,7 +199,8 @@ pub(crate) fn sender(fd: c_int, entry: Entry, to: Option<Endpoint>) -> Option<Da
         Kind::FreshDatagram if interest::is_explicitly_bound(fd) => go_live(fd, entry),
         Kind::FreshDatagram => {
             let to = to.filter(|to| to.port != 0 && (to.ip.is_v4() || entry.index() as c_int == AF_INET6))?;
-            let stack = reaching(&to.ip).filter(|_| may_have_own_port(fd, entry))?;
+            // One that will stay with the kernel leaves the stack's ports to those that need one.
+            let stack = reaching(&to.ip).filter(|_| !interest::is_in_several(fd))?;
             let any = if entry.index() as c_int == AF_INET6 { Ip::UNSPECIFIED } else { Ip::UNSPECIFIED_V4 };
             if !bind_to_own_port(fd, entry, stack, any) {
                 return None;
@@ -200,32 +231,24 @@ pub(crate) unsafe fn bind(fd: c_int, entry: Entry, addr: *const sockaddr, len: s
         && (ip.is_unspecified() || stack.lock().net().is_local(&ip))
         && kernel_name(fd).is_some_and(|e| e.port == 0)
         && is_family(addr, entry)
-        && may_have_own_port(fd, entry)
+        && !interest::is_in_several(fd)
         && bind_to_own_port(fd, entry, stack, ip)
     {
-        // At once: what arrives at such a port comes to the stack and nowhere else.
-        let _ = go_live(fd, entry);
-        return Ok(0);
+        return Ok(0); // the kernel has what arrives there until the socket is used
     }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(bind, fd, addr, len) }?;
     match wanted {
         Some(e) if e.port != 0 && may_be_ours(&e.ip) => interest::note_bind(fd, true),
-        _ => drop(TABLE.replace_if(fd, entry, Entry::KERNEL)),
+        _ => drop(TABLE.replace_if(fd, entry, Reason::of_datagram(fd).entry())),
     }
     Ok(done)
 }
 
-/// Whether a socket may have a port of the stack's, which it keeps. One that must stay with the kernel may not: its
-/// datagrams would come to the stack.
-fn may_have_own_port(fd: c_int, entry: Entry) -> bool {
-    !wants_error_queue(fd, entry.index() as c_int == AF_INET6) && !interest::is_in_several(fd)
-}
-
 fn is_family(addr: *const sockaddr, entry: Entry) -> bool {
-    // SAFETY: `endpoint_from` has just read the family there.
-    let family = unsafe { addr.cast::<libc::sa_family_t>().read_unaligned() };
-    u32::from(family) == entry.index()
+    // SAFETY: a number; the address may be anything.
+    let family = unsafe { crate::memory::read(addr.cast::<libc::sa_family_t>()) };
+    family.is_ok_and(|family| u32::from(family) == entry.index())
 }
 
 fn may_be_ours(ip: &Ip) -> bool {
@@ -271,41 +294,46 @@ fn go_live(fd: c_int, entry: Entry) -> Option<Datagram> {
     if current != entry {
         return Datagram::of(fd, current);
     }
+    let ipv6_mtu = interest::ipv6_mtu(fd); // before the record is taken
     // One that is in several epoll sets already stays where they look for it.
     let noted = interest::take_if_single(fd);
-    let live = noted.is_ok().then(|| make_live(fd, entry)).flatten();
-    let new = live.map_or(Entry::KERNEL, |d| Entry::new(Kind::Datagram, d.id.generation, d.id.index));
+    let live = noted.is_ok().then(|| make_live(fd, entry, ipv6_mtu)).flatten();
+    let new = live
+        .map_or_else(|| Reason::of_datagram(fd).entry(), |d| Entry::new(Kind::Datagram, d.id.generation, d.id.index));
     TABLE.set(fd, new);
     if let (Some(datagram), Ok(Some(interest))) = (&live, noted) {
-        crate::epoll::adopt_datagram(datagram, &interest);
+        crate::epoll_members::adopt_datagram(datagram, &interest);
+    }
+    if live.is_some() {
+        crate::changes::announce();
     }
     live
 }
 
-fn make_live(fd: c_int, entry: Entry) -> Option<Datagram> {
+fn make_live(fd: c_int, entry: Entry, ipv6_mtu: u16) -> Option<Datagram> {
     let is_v6 = entry.index() as c_int == AF_INET6;
     let endpoint = kernel_name(fd).filter(|e| e.port != 0 && may_be_ours(&e.ip))?;
     let is_own = is_own_port(endpoint.port);
     let is_allowed = || {
         let may = |arena: &sidestep_stack::arena::Arena| arena.policy(Proto::Udp, endpoint.port).allows();
-        crate::config::config().ports.allow(Proto::Udp, endpoint.port)
-            && !wants_error_queue(fd, is_v6)
-            && attach::arena().is_some_and(may)
+        crate::config::config().ports.allow(Proto::Udp, endpoint.port) && attach::arena().is_some_and(may)
     };
     if !is_own && !is_allowed() {
         return None;
     }
     let stack = attach::open_stack()?;
     let id = open(fd, stack, endpoint, is_v6)?;
-    if !is_own && !attach::join(Proto::Udp, endpoint.port, stack) {
+    if !is_own && attach::join(Proto::Udp, endpoint.port, stack) != attach::Joined::Yes {
         let _ = stack.lock().release(now(), id, attach::process());
         return None;
     }
     let local = local::of(id.index)?;
     local.begin(id, Flag::Shadow as u32 | if is_v6 { Flag::V6 as u32 } else { 0 });
+    local.ipv6_mtu.store(ipv6_mtu.into(), Relaxed);
     local.note_joined(if is_own { 0 } else { endpoint.port });
     let datagram = Datagram { fd, id, stack, local };
     datagram.follow_options();
+    let _ = owner::follow(fd, stack, id);
     let _ = datagram.follow_shadow();
     Some(datagram)
 }
@@ -313,12 +341,6 @@ fn make_live(fd: c_int, entry: Entry) -> Option<Datagram> {
 /// Whether the port is of our stack's blocks, if there is a stack.
 fn is_own_port(port: u16) -> bool {
     attach::stack().is_some_and(|stack| stack.lock().owns_port(port))
-}
-
-/// Whoever reads errors from the error queue (MSG_ERRQUEUE) has to have them from the kernel.
-fn wants_error_queue(fd: c_int, is_v6: bool) -> bool {
-    sys::option::<c_int>(fd, SOL_IP, libc::IP_RECVERR) == Ok(1)
-        || is_v6 && sys::option::<c_int>(fd, SOL_IPV6, libc::IPV6_RECVERR) == Ok(1)
 }
 
 /// The engine's half.
@@ -334,7 +356,7 @@ fn open(fd: c_int, stack: &Stack, local: Endpoint, is_v6: bool) -> Option<Socket
         // Without either option there can be no second socket: what looks like one is this one, in another process.
         shares_port: reuses_port || !reuses_address,
         rcvbuf_bytes: receive_buffer(fd),
-        marks: marks_of(fd, is_v6),
+        marks: Marks::default(), // nothing is sent before `follow_options` has read them
     };
     let mut guard = stack.lock();
     let is_elsewhere = bound_to != 0 && bound_to as u32 != guard.config().ifindex

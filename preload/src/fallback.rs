@@ -3,13 +3,14 @@
 use crate::config::config;
 use crate::sys;
 use core::fmt::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Why the application, or one of its sockets, stays on the kernel although sidestep was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub(crate) enum Why {
     /// Nobody listens on the daemon's control socket.
-    NoDaemon,
+    NoDaemon = 1,
     /// The daemon answered with a refusal, whose text is for people.
     Refused,
     /// Arena and shim are of different builds, or the arena cannot be mapped.
@@ -56,10 +57,21 @@ impl Write for Line {
     }
 }
 
+/// What was in the way first: a [`Why`], or 0.
+static FIRST: AtomicU8 = AtomicU8::new(0);
+
+/// What was in the way first in this process, if anything.
+pub(crate) fn first() -> Option<Why> {
+    use Why::{Arena, Attach, Full, Join, Listen, NoDaemon, Refused};
+    let all = [NoDaemon, Refused, Arena, Attach, Full, Listen, Join];
+    all.into_iter().find(|why| *why as u8 == FIRST.load(Ordering::Relaxed))
+}
+
 static SAID: AtomicBool = AtomicBool::new(false);
 
 /// Says once in a process tree that it runs on the kernel, and why. Under `--strict` it ends the process instead.
 pub(crate) fn warn(why: Why, detail: fmt::Arguments<'_>) {
+    let _ = FIRST.compare_exchange(0, why as u8, Ordering::Relaxed, Ordering::Relaxed);
     if config().strict {
         say(format_args!("sidestep: {}: {detail} (--strict)\n", why.describe()));
         sys::exit_now(1);
@@ -68,6 +80,14 @@ pub(crate) fn warn(why: Why, detail: fmt::Arguments<'_>) {
         return;
     }
     say(format_args!("sidestep: running on the kernel: {}: {detail}\n", why.describe()));
+}
+
+/// Says something once in a process tree that does not change how the process runs.
+pub(crate) fn say_once(text: fmt::Arguments<'_>) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !config().warned && !TOLD.swap(true, Ordering::Relaxed) {
+        say(text);
+    }
 }
 
 fn say(text: fmt::Arguments<'_>) {

@@ -14,7 +14,7 @@ const MAX_FDS: u64 = 4 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Nothing of ours: the kernel serves it.
+    /// Nothing of ours: the kernel serves it. `index` says why, where that was decided ([`crate::reason`]).
     Kernel = 0,
     /// A user-mode connection; `index` is its engine socket.
     Stream = 1,
@@ -31,7 +31,7 @@ pub(crate) enum Kind {
 }
 
 /// Indices are below this.
-const INDEX_MASK: u32 = (1 << 24) - 1;
+pub(crate) const INDEX_MASK: u32 = (1 << 24) - 1;
 
 /// One word of the table: kind (8 bits), index (24), generation (32).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,8 +44,23 @@ impl Entry {
         Entry((kind as u64) << 56 | ((index & INDEX_MASK) as u64) << 32 | generation as u64)
     }
 
+    /// The kernel's, by a decision that [`crate::reason`] names.
+    pub(crate) const fn kept(reason: u32) -> Entry {
+        Entry::new(Kind::Kernel, 0, reason)
+    }
+
     #[inline]
     pub(crate) const fn is_kernel(self) -> bool {
+        self.0 >> 56 == 0
+    }
+
+    pub(crate) const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Whether there is nothing to forget when the number goes away.
+    #[inline]
+    pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
@@ -74,6 +89,7 @@ impl Entry {
 }
 
 /// A table of entries. There is one in a process ([`TABLE`]); tests make their own.
+#[repr(C)]
 pub(crate) struct FdTable {
     base: AtomicPtr<AtomicU64>,
     /// Published last: nobody reads `base` before it is not zero.
@@ -84,6 +100,12 @@ pub(crate) struct FdTable {
 pub(crate) static TABLE: FdTable = FdTable::unmapped();
 
 impl FdTable {
+    /// Where machine code finds the two words.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const LEN_OFFSET: usize = core::mem::offset_of!(FdTable, len);
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const BASE_OFFSET: usize = core::mem::offset_of!(FdTable, base);
+
     pub(crate) const fn unmapped() -> FdTable {
         FdTable { base: AtomicPtr::new(core::ptr::null_mut()), len: AtomicUsize::new(0) }
     }
@@ -166,6 +188,9 @@ mod tests {
         assert_eq!((entry.kind(), entry.generation(), entry.index()), (Kind::Stream, 0xffff_fffe, 0xde_adbe));
         assert!(!entry.is_kernel());
         assert!(!Entry::new(Kind::Fresh, 0, 0).is_kernel());
+        let kept = Entry::kept(7);
+        assert!(kept.is_kernel() && !kept.is_empty() && Entry::KERNEL.is_empty());
+        assert_eq!((kept.kind(), kept.index()), (Kind::Kernel, 7));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! fork: a child shares every user socket that it inherits. Before the fork the parent takes the stack's lock, claims a
 //! ProcId for the child and holds every socket in its name; so nothing can be closed, accepted or lost in between.
 //!
-//! vfork and posix_spawn children share our memory: they run none of this, and their close and dup2 are kept from
-//! leaving traces in our tables ([`crate::attach::is_own_process`]).
+//! vfork is fork here ([`crate::vfork`]). Children of posix_spawn and raw clones share our memory: they run none of this, and their
+//! close and dup2 are kept from leaving traces in our tables ([`crate::attach::is_own_process`]).
 
 use crate::attach::{self, ATTACHMENT};
-use crate::{epoll, listeners, local, sys};
+use crate::{bells, changes, epoll, hidden, listeners, local, nests, private_pipe, stdio, sys, waiters};
 use core::cell::UnsafeCell;
 use sidestep_stack::arena::{PENDING_FORK, ProcId};
-use sidestep_stack::runtime::Guard;
+use sidestep_stack::runtime::{Guard, Stack};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is carried over a fork, between the handlers of one thread.
@@ -53,12 +53,19 @@ extern "C" fn prepare() {
                     let _ = guard.hold(id, child);
                 }
             }
+            for set in epoll::held() {
+                let _ = guard.epoll_hold(set, child);
+            }
         }
+        guard.rest();
         carried.guard = Some(guard);
     }
+    hidden::before_fork();
 }
 
 extern "C" fn parent() {
+    // SAFETY: `prepare` called the other in this thread.
+    unsafe { hidden::after_fork() };
     // SAFETY: we hold the attach lock since `prepare`.
     let carried = unsafe { &mut *CARRIED.0.get() };
     // SAFETY: libc's errno is always valid.
@@ -72,6 +79,12 @@ extern "C" fn parent() {
     }
     carried.guard = None;
     if !failed {
+        // The child may be killed before it can say who it is: then nobody else says that it was there.
+        if let (Some(child), Some(stack)) = (carried.child, attach::stack()) {
+            stack.arena().processes().note_born(child);
+            stack.call_daemon();
+        }
+        crate::interest::note_fork();
         *errno = carried.errno;
     }
     // SAFETY: `prepare` took it in this thread.
@@ -79,15 +92,31 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
+    crate::signals::deferred::after_fork();
+    // SAFETY: `prepare` called the other in the thread that we are the copy of.
+    unsafe { hidden::after_fork() };
     // SAFETY: as in `parent`; the lock's memory was copied while we held it.
     let carried = unsafe { &mut *CARRIED.0.get() };
     // The stack's lock is the parent's: our copy of the guard must not touch it.
-    core::mem::forget(carried.guard.take());
+    if let Some(guard) = carried.guard.take() {
+        core::mem::forget(guard);
+        crate::critical::leave();
+    }
+    attach::stack().into_iter().for_each(Stack::open);
     let claimed = carried.child.take();
     // SAFETY: `prepare` took it in the thread that we are the copy of.
     unsafe { ATTACHMENT.force_unlock() };
     crate::kick::end_batch();
+    crate::interest::note_fork();
     epoll::after_fork();
+    waiters::after_fork();
+    nests::after_fork();
+    bells::after_fork();
+    changes::after_fork();
+    private_pipe::after_fork();
+    crate::inherited::after_fork();
+    crate::vfork::after_fork();
+    stdio::after_fork();
     let mut attachment = ATTACHMENT.lock();
     attachment.after_fork(claimed);
     // A worker serves what its parent listens on, perhaps under another user: it introduces itself while it can.

@@ -1,10 +1,10 @@
 //! What an application did to a TCP socket before it connected or listened, by descriptor number: which epoll set it is
 //! in (nginx adds a socket to epoll before it connects it), and whether bind() chose its port.
 
+use crate::critical::Mutex;
 use crate::sys::Result;
 use libc::c_int;
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// One number's record. All zeroes: nothing was done.
 #[derive(Clone, Copy, Default, Debug)]
@@ -16,7 +16,16 @@ pub(crate) struct Interest {
     bound_explicitly: bool,
     /// It is in more than one set: then it stays on the kernel.
     several: bool,
+    /// It was given an option that only the kernel has.
+    foreign: bool,
+    /// [`FORKS`] when socket() made it, and 1; 0 when it was given an option or an owner since, or may have been.
+    untouched_since: u32,
+    /// IPV6_MTU of a datagram socket, which cannot be read back from the kernel; 0: not set.
+    ipv6_mtu: u16,
 }
+
+/// How often this process, or one that it descends from, forked: whoever shares a socket may give it options.
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 static BASE: AtomicPtr<Interest> = AtomicPtr::new(core::ptr::null_mut());
 static LEN: AtomicUsize = AtomicUsize::new(0);
@@ -46,12 +55,51 @@ pub(crate) fn forget(fd: c_int) {
     with(fd, |i| *i = Interest::default());
 }
 
+/// socket() made it.
+pub(crate) fn note_new(fd: c_int) {
+    let untouched_since = FORKS.load(Ordering::Relaxed).wrapping_add(1);
+    with(fd, |i| *i = Interest { untouched_since, ..Interest::default() });
+}
+
+/// It was given an option, or an owner.
+pub(crate) fn touch(fd: c_int) {
+    with(fd, |i| i.untouched_since = 0);
+}
+
+/// Whether its options are a new socket's: then they need not be read, which takes some sixty system calls.
+pub(crate) fn is_untouched(fd: c_int) -> bool {
+    let now = FORKS.load(Ordering::Relaxed).wrapping_add(1);
+    with(fd, |i| i.untouched_since == now && now != 0).unwrap_or(false)
+}
+
+/// This process forked, or was made by fork.
+pub(crate) fn note_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
 pub(crate) fn note_bind(fd: c_int, explicit: bool) {
     with(fd, |i| i.bound_explicitly = explicit);
 }
 
 pub(crate) fn is_explicitly_bound(fd: c_int) -> bool {
     with(fd, |i| i.bound_explicitly).unwrap_or(true)
+}
+
+/// It was given an option that only the kernel has: it stays there, also when it listens.
+pub(crate) fn note_foreign(fd: c_int) {
+    with(fd, |i| *i = Interest { foreign: true, ..Interest::default() });
+}
+
+pub(crate) fn is_foreign(fd: c_int) -> bool {
+    with(fd, |i| i.foreign).unwrap_or(true)
+}
+
+pub(crate) fn note_ipv6_mtu(fd: c_int, mtu: c_int) {
+    with(fd, |i| i.ipv6_mtu = mtu.clamp(0, u16::MAX.into()) as u16);
+}
+
+pub(crate) fn ipv6_mtu(fd: c_int) -> u16 {
+    with(fd, |i| i.ipv6_mtu).unwrap_or(0)
 }
 
 /// Whether it is in more than one epoll set.

@@ -2,6 +2,7 @@
 //! sends of that batch leave together, in one transmit kick, when this thread comes back to wait: the kick is the
 //! dearest thing there is.
 
+use crate::thread;
 use sidestep_stack::runtime::Guard;
 use sidestep_stack::time::Instant;
 use std::cell::Cell;
@@ -10,8 +11,9 @@ use std::cell::Cell;
 const CALLS_MAX: u32 = 32;
 const DELAY_US_MAX: u64 = 100;
 
+/// Zeroes are a closed one.
 #[derive(Clone, Copy)]
-struct Batch {
+pub(crate) struct Batch {
     open: bool,
     calls: u32,
     /// When the first send of the batch was put off.
@@ -20,26 +22,33 @@ struct Batch {
 
 const CLOSED: Batch = Batch { open: false, calls: 0, since: Instant::ZERO };
 
-thread_local! {
-    static BATCH: Cell<Batch> = const { Cell::new(CLOSED) };
+fn batch() -> &'static Cell<Batch> {
+    &thread::current().batch
 }
 
 /// A wait returned `events` events to this thread.
+#[inline]
 pub(crate) fn begin_batch(events: usize) {
-    BATCH.set(Batch { open: events > 1, ..CLOSED });
+    batch().set(Batch { open: events > 1, ..CLOSED });
 }
 
 /// This thread waits again (or exits): nothing is put off any more.
+#[inline]
 pub(crate) fn end_batch() {
-    BATCH.set(CLOSED);
+    batch().set(CLOSED);
 }
 
 /// After a call on a socket: sends what it left to be sent, or puts it off.
+#[inline]
 pub(crate) fn after_call(guard: &mut Guard<'_>, now: Instant) {
-    if !guard.has_transmit() {
-        return;
+    if guard.has_transmit() {
+        send_or_put_off(guard, now);
     }
-    let mut batch = BATCH.get();
+}
+
+fn send_or_put_off(guard: &mut Guard<'_>, now: Instant) {
+    let place = batch();
+    let mut batch = place.get();
     if !batch.open {
         return guard.flush(now);
     }
@@ -51,7 +60,7 @@ pub(crate) fn after_call(guard: &mut Guard<'_>, now: Instant) {
         batch.calls = 0;
         guard.flush(now);
     }
-    BATCH.set(batch);
+    place.set(batch);
 }
 
 /// The sends of one call that makes several (sendmmsg): they leave together when it ends.
@@ -62,15 +71,15 @@ pub(crate) struct Together {
 
 impl Together {
     pub(crate) fn begin() -> Together {
-        let before = BATCH.get();
-        BATCH.set(Batch { open: true, ..before });
+        let before = batch().get();
+        batch().set(Batch { open: true, ..before });
         Together { before }
     }
 
     /// Sends, unless an outer batch goes on.
     pub(crate) fn end(self) {
         let before = self.before;
-        BATCH.set(Batch { open: before.open, ..BATCH.get() });
+        batch().set(Batch { open: before.open, ..batch().get() });
         if !before.open
             && let Some(stack) = crate::attach::stack()
         {
@@ -78,12 +87,13 @@ impl Together {
             if guard.has_transmit() {
                 guard.flush(sidestep_stack::runtime::now());
             }
-            BATCH.set(before);
+            batch().set(before);
         }
     }
 }
 
 /// Before a wait: all that anybody left on this stack is sent.
+#[inline]
 pub(crate) fn before_wait(guard: &mut Guard<'_>, now: Instant) {
     end_batch();
     if guard.has_transmit() {

@@ -20,12 +20,22 @@ pub(crate) struct Local {
     /// SO_RCVTIMEO and SO_SNDTIMEO, microseconds; 0 is "for ever".
     pub(crate) receive_timeout_us: AtomicU64,
     pub(crate) send_timeout_us: AtomicU64,
+    /// SO_LINGER's time as it is told: seconds, as many as an `int` holds.
+    pub(crate) linger_s: AtomicU32,
+    /// Zero-copy sends so far, and the first that was not yet told to be complete ([`crate::notices`]).
+    pub(crate) zerocopy_next: AtomicU32,
+    pub(crate) zerocopy_untold: AtomicU32,
     /// Datagram sockets: the port whose group was joined for it; control messages that readers want; UDP_SEGMENT; receives,
     /// for the shadow's turn.
     joined_port: AtomicU32,
     pub(crate) wants: AtomicU32,
     pub(crate) segment: AtomicU32,
+    /// IPV6_MTU of a datagram socket; 0: not set.
+    pub(crate) ipv6_mtu: AtomicU32,
     pub(crate) looks: AtomicU32,
+    /// The daemon that holds it beside us, because its shadow was given away; 0: none.
+    kept_by: AtomicU32,
+    pub(crate) waiters: crate::holder::Waiters,
 }
 
 /// Facts of a socket that is held.
@@ -40,7 +50,22 @@ pub(crate) enum Flag {
     More = 4,
     /// UDP_CORK is on: the kernel puts the pieces together.
     Corked = 8,
+    /// SO_TIMESTAMP, SO_TIMESTAMPNS, TCP_INQ, SO_ZEROCOPY are on; the times are those of 64-bit libcs on 32 bits.
+    Stamps = 16,
+    StampsNs = 32,
+    TellsQueue = 64,
+    ZeroCopy = 128,
+    StampsNew = 256,
+    /// What it sends goes by the kernel, for an option that is only there.
+    ByKernel = 512,
 }
+
+/// Flags that stand for options.
+const FOLLOWED: u32 = Flag::Stamps as u32
+    | Flag::StampsNs as u32
+    | Flag::TellsQueue as u32
+    | Flag::ZeroCopy as u32
+    | Flag::StampsNew as u32;
 
 static BASE: AtomicPtr<Local> = AtomicPtr::new(core::ptr::null_mut());
 /// One past the highest index that was ever held.
@@ -78,10 +103,15 @@ impl Local {
         self.flags.store(flags, Ordering::Relaxed);
         self.receive_timeout_us.store(0, Ordering::Relaxed);
         self.send_timeout_us.store(0, Ordering::Relaxed);
+        self.linger_s.store(0, Ordering::Relaxed);
+        self.zerocopy_next.store(0, Ordering::Relaxed);
+        self.zerocopy_untold.store(0, Ordering::Relaxed);
         self.joined_port.store(0, Ordering::Relaxed);
         self.wants.store(0, Ordering::Relaxed);
         self.segment.store(0, Ordering::Relaxed);
+        self.ipv6_mtu.store(0, Ordering::Relaxed);
         self.looks.store(1, Ordering::Relaxed);
+        self.kept_by.store(0, Ordering::Relaxed);
         self.refs.store(1, Ordering::Release);
         USED.fetch_max(id.index + 1, Ordering::AcqRel);
     }
@@ -89,6 +119,16 @@ impl Local {
     /// The port whose group this process joined for the socket; 0 when its port is one of the stack's own.
     pub(crate) fn joined_port(&self) -> u16 {
         self.joined_port.load(Ordering::Relaxed) as u16
+    }
+
+    /// The pid of the daemon that holds it beside us, because its shadow was given away.
+    #[inline]
+    pub(crate) fn kept_by(&self) -> u32 {
+        self.kept_by.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_kept(&self, daemon: u32) {
+        self.kept_by.store(daemon, Ordering::Relaxed);
     }
 
     pub(crate) fn note_joined(&self, port: u16) {
@@ -107,6 +147,28 @@ impl Local {
     /// Another descriptor refers to it.
     pub(crate) fn add_descriptor(&self) {
         self.refs.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn descriptors(&self) -> u32 {
+        self.refs.load(Ordering::Acquire)
+    }
+
+    /// An accepted connection begins with what its listener was told.
+    pub(crate) fn inherit(&self, listener: &Local) {
+        let pairs = [
+            (&self.receive_timeout_us, &listener.receive_timeout_us),
+            (&self.send_timeout_us, &listener.send_timeout_us),
+        ];
+        pairs.into_iter().for_each(|(own, told)| own.store(told.load(Ordering::Relaxed), Ordering::Relaxed));
+        self.linger_s.store(listener.linger_s.load(Ordering::Relaxed), Ordering::Relaxed);
+        let told = listener.flags.load(Ordering::Relaxed) & FOLLOWED;
+        self.flags.fetch_or(told, Ordering::Relaxed);
+    }
+
+    /// What the shim gives effect to of the options that are kept: bits of [`FOLLOWED`].
+    pub(crate) fn follow(&self, flags: u32) {
+        let others = self.flags.load(Ordering::Relaxed) & !FOLLOWED;
+        self.flags.store(others | flags & FOLLOWED, Ordering::Relaxed);
     }
 
     /// One descriptor less; true when it was the last.

@@ -1,18 +1,22 @@
 //! Messages between the application's memory and the engine: buffers, addresses, control messages.
 
-use crate::sys;
+use crate::memory;
+use crate::sys::{self, Result};
 use crate::user::encode;
 use libc::{AF_INET6, MSG_CTRUNC, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, c_int, iovec, msghdr};
 use sidestep_stack::addr::{Endpoint, Ip};
 use sidestep_stack::runtime::now;
 use sidestep_stack::time::Instant;
-use sidestep_stack::udp::Facts;
+use sidestep_stack::udp::{Facts, Reported};
 
 /// Control messages that a receiver asked for, a bit each: (bit, level, option). Written in this order, which is Linux's.
-const WANTS: [(u32, c_int, c_int); 10] = [
+const WANTS: [(u32, c_int, c_int); 13] = [
     (want::TIMESTAMP, SOL_SOCKET, libc::SO_TIMESTAMP),
     (want::TIMESTAMP_NS, SOL_SOCKET, libc::SO_TIMESTAMPNS),
     (want::OVERFLOWS, SOL_SOCKET, libc::SO_RXQ_OVFL),
+    (want::MARK, SOL_SOCKET, SO_RCVMARK),
+    (want::PRIORITY, SOL_SOCKET, SO_RCVPRIORITY),
+    (want::SEGMENT, SOL_UDP, crate::datagrams::UDP_GRO),
     (want::INFO_V6, SOL_IPV6, libc::IPV6_RECVPKTINFO),
     (want::HOP_LIMIT, SOL_IPV6, libc::IPV6_RECVHOPLIMIT),
     (want::TRAFFIC_CLASS, SOL_IPV6, libc::IPV6_RECVTCLASS),
@@ -21,6 +25,13 @@ const WANTS: [(u32, c_int, c_int); 10] = [
     (want::TOS, SOL_IP, libc::IP_RECVTOS),
     (want::DESTINATION, SOL_IP, libc::IP_RECVORIGDSTADDR),
 ];
+
+/// linux/errqueue.h.
+const ORIGIN_ICMP: u8 = 2;
+const ORIGIN_ICMP6: u8 = 3;
+
+const SO_RCVMARK: c_int = 75;
+const SO_RCVPRIORITY: c_int = 82;
 
 mod want {
     pub(super) const TIMESTAMP: u32 = 1;
@@ -33,6 +44,11 @@ mod want {
     pub(super) const TTL: u32 = 128;
     pub(super) const TOS: u32 = 256;
     pub(super) const DESTINATION: u32 = 512;
+    pub(super) const MARK: u32 = 1024;
+    pub(super) const PRIORITY: u32 = 2048;
+    pub(super) const SEGMENT: u32 = 4096;
+    /// What is told of an entry of the error queue as well.
+    pub(super) const OF_ERRORS: u32 = !(OVERFLOWS | MARK | PRIORITY | SEGMENT);
 }
 
 /// What the shadow was asked to tell with each datagram.
@@ -44,32 +60,57 @@ pub(crate) fn wants_of(fd: c_int, is_v6: bool) -> u32 {
 
 // ---- buffers ----
 
+/// Reads the header of a message.
+///
+/// # Safety
+/// `header` is the application's.
+pub(crate) unsafe fn read_header(header: *const msghdr) -> Result<msghdr> {
+    // SAFETY: the caller's promise; integers and pointers.
+    unsafe { memory::read(header) }
+}
+
+/// Gives the application what a receive changed in a header.
+///
+/// # Safety
+/// `to` is the application's.
+pub(crate) unsafe fn give_header(from: &msghdr, to: *mut msghdr) -> Result<()> {
+    // SAFETY: the caller's promise; the fields of whatever is there.
+    unsafe {
+        if !from.msg_name.is_null() {
+            memory::write(&raw mut (*to).msg_namelen, from.msg_namelen)?;
+        }
+        memory::write(&raw mut (*to).msg_flags, from.msg_flags)?;
+        memory::write(&raw mut (*to).msg_controllen, from.msg_controllen)
+    }
+}
+
 /// Bytes in all buffers.
 pub(crate) fn total(iov: &[iovec]) -> usize {
     iov.iter().map(|v| v.iov_len).fold(0, usize::saturating_add)
 }
 
-/// Copies as much of `from` as there is room for; how much.
+/// Copies as much of `from` as there is room for behind `skip` octets; how much.
 ///
 /// # Safety
-/// The buffers are writable.
-pub(crate) unsafe fn scatter(from: &[u8], iov: &[iovec]) -> usize {
+/// The buffers are the application's.
+pub(crate) unsafe fn scatter(from: &[u8], iov: &[iovec], mut skip: usize) -> Result<usize> {
     let mut rest = from;
     for v in iov {
-        let (part, later) = rest.split_at(v.iov_len.min(rest.len()));
-        if !part.is_empty() {
-            // SAFETY: the caller's promise; `part` is no longer than the buffer.
-            unsafe { core::ptr::copy_nonoverlapping(part.as_ptr(), v.iov_base.cast(), part.len()) };
-        }
+        let start = skip.min(v.iov_len);
+        skip -= start;
+        let (part, later) = rest.split_at((v.iov_len - start).min(rest.len()));
+        let to = v.iov_base.cast::<u8>().wrapping_add(start);
+        // SAFETY: the caller's promise; `part` is no longer than the rest of the buffer.
+        unsafe { memory::copy_out(to, part.as_ptr(), part.len()) }?;
         rest = later;
     }
-    from.len() - rest.len()
+    Ok(from.len() - rest.len())
 }
 
-/// Fills `out` with the buffers' bytes from byte `skip` on.
+/// Fills `out` with the buffers' bytes from byte `skip` on. Bytes that were probed and are gone are zeroes.
 ///
 /// # Safety
-/// The buffers are readable, and hold that many bytes.
+/// The buffers are the application's, and hold that many bytes.
 pub(crate) unsafe fn gather(iov: &[iovec], mut skip: usize, out: &mut [u8]) {
     let mut filled = 0;
     for v in iov {
@@ -79,7 +120,10 @@ pub(crate) unsafe fn gather(iov: &[iovec], mut skip: usize, out: &mut [u8]) {
         let n = (v.iov_len - start).min(part.len());
         if n != 0 {
             // SAFETY: the caller's promise; `start + n` is within the buffer, and `part` has room for `n`.
-            unsafe { core::ptr::copy_nonoverlapping(v.iov_base.cast::<u8>().add(start), part.as_mut_ptr(), n) };
+            let copied = unsafe { memory::copy_in(part.as_mut_ptr(), v.iov_base.cast::<u8>().wrapping_add(start), n) };
+            if copied.is_err() {
+                part[..n].fill(0);
+            }
         }
         filled += n;
     }
@@ -95,27 +139,73 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// Writes the sender's address and the control messages; adds to the flags what did not fit.
+    /// Writes the sender's address and the control messages; adds to the flags what did not fit. `segment`: several
+    /// datagrams are received as one, so long each.
     ///
     /// # Safety
-    /// The header's name and control buffers are writable for the lengths it names.
-    pub(crate) unsafe fn describe(&self, header: &mut msghdr, facts: &Facts, overflows: u32) {
-        if !header.msg_name.is_null() {
-            let mut bytes = [0u8; 28];
-            let full = self.address(facts.source, &mut bytes);
-            let copied = full.min(header.msg_namelen as usize);
-            // SAFETY: the caller's promise.
-            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), header.msg_name.cast(), copied) };
-            header.msg_namelen = full as libc::socklen_t;
-        }
-        let mut control = Control { at: header.msg_control.cast(), room: header.msg_controllen, cut: false };
+    /// The header's name and control buffers are the application's.
+    pub(crate) unsafe fn describe(
+        &self,
+        header: &mut msghdr,
+        facts: &Facts,
+        overflows: u32,
+        segment: Option<c_int>,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.name(header, facts.source) }?;
+        let mut control = Control::new(header);
         let room = control.room;
         if self.wants != 0 {
             // SAFETY: the caller's promise.
-            unsafe { self.tell(&mut control, facts, overflows) };
+            unsafe { self.tell(&mut control, facts, overflows, segment) };
         }
         header.msg_controllen = (room - control.room) as _;
         header.msg_flags |= if control.cut { MSG_CTRUNC } else { 0 };
+        Ok(())
+    }
+
+    /// The same for an entry of the error queue.
+    ///
+    /// # Safety
+    /// As for `describe`.
+    pub(crate) unsafe fn describe_error(&self, header: &mut msghdr, entry: &Reported) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.name(header, entry.facts.source) }?;
+        let mut control = Control::new(header);
+        let room = control.room;
+        let wants = self.wants & want::OF_ERRORS;
+        // SAFETY: the caller's promise.
+        unsafe { Receiver { wants, ..*self }.tell(&mut control, &entry.facts, 0, None) };
+        // struct sock_extended_err, and the offender's address.
+        let mut record = [0u8; 16 + 28];
+        let mut address = [0u8; 28];
+        let len = 16 + self.address(Endpoint::new(entry.offender, 0), &mut address);
+        record[..4].copy_from_slice(&entry.errno.0.to_ne_bytes());
+        let origin = if entry.offender.is_v4() { ORIGIN_ICMP } else { ORIGIN_ICMP6 };
+        record[4..7].copy_from_slice(&[origin, entry.number, entry.code]);
+        record[8..12].copy_from_slice(&entry.info.to_ne_bytes());
+        record[16..].copy_from_slice(&address);
+        let is_v6 = self.family == AF_INET6;
+        let (level, kind) = if is_v6 { (SOL_IPV6, libc::IPV6_RECVERR) } else { (SOL_IP, libc::IP_RECVERR) };
+        // SAFETY: the caller's promise.
+        unsafe { control.put(level, kind, &record[..len]) };
+        header.msg_controllen = (room - control.room) as _;
+        header.msg_flags |= libc::MSG_ERRQUEUE | if control.cut { MSG_CTRUNC } else { 0 };
+        Ok(())
+    }
+
+    /// # Safety
+    /// The header's name buffer is the application's.
+    unsafe fn name(&self, header: &mut msghdr, source: Endpoint) -> Result<()> {
+        if !header.msg_name.is_null() {
+            let mut bytes = [0u8; 28];
+            let full = self.address(source, &mut bytes);
+            let copied = full.min(header.msg_namelen as usize);
+            // SAFETY: the caller's promise.
+            unsafe { memory::copy_out(header.msg_name.cast(), bytes.as_ptr(), copied) }?;
+            header.msg_namelen = full as libc::socklen_t;
+        }
+        Ok(())
     }
 
     /// The address of a neighbour on the link is good with the link's name only.
@@ -129,7 +219,7 @@ impl Receiver {
 
     /// # Safety
     /// The control buffer is writable.
-    unsafe fn tell(&self, control: &mut Control, facts: &Facts, overflows: u32) {
+    unsafe fn tell(&self, control: &mut Control, facts: &Facts, overflows: u32, segment: Option<c_int>) {
         let is_v4 = facts.destination.is_v4();
         for (bit, level, name) in WANTS.iter().filter(|(bit, ..)| self.wants & bit != 0) {
             // SAFETY: the caller's promise.
@@ -144,6 +234,14 @@ impl Receiver {
                     put(*name, &pair(seconds, nanos));
                 }
                 want::OVERFLOWS if overflows != 0 => put(*name, &overflows.to_ne_bytes()),
+                // Nobody marks what comes past the kernel.
+                want::MARK => put(libc::SO_MARK, &[0; 4]),
+                want::PRIORITY => put(libc::SO_PRIORITY, &[0; 4]),
+                want::SEGMENT => {
+                    if let Some(len) = segment {
+                        put(*name, &len.to_ne_bytes());
+                    }
+                }
                 want::INFO_V6 => {
                     let mut info = [0; 20];
                     info[..16].copy_from_slice(&facts.destination.0);
@@ -168,22 +266,27 @@ impl Receiver {
 }
 
 /// Room for control messages in the application's memory.
-struct Control {
+pub(crate) struct Control {
     at: *mut u8,
-    room: usize,
+    pub(crate) room: usize,
     /// Something did not fit.
-    cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// Linux's header of a control message: length, level, kind.
 const CMSG_HEADER: usize = size_of::<libc::cmsghdr>();
 
 impl Control {
-    /// Adds a message, cut to the room that is left, as Linux's put_cmsg does.
+    pub(crate) fn new(header: &msghdr) -> Control {
+        Control { at: header.msg_control.cast(), room: header.msg_controllen, cut: false }
+    }
+
+    /// Adds a message, cut to the room that is left, as Linux's put_cmsg does. Where nothing can be written nothing is, and
+    /// nobody is told.
     ///
     /// # Safety
-    /// `at` is null or writable for `room` bytes.
-    unsafe fn put(&mut self, level: c_int, kind: c_int, data: &[u8]) {
+    /// `at` is null or the application's, for `room` bytes.
+    pub(crate) unsafe fn put(&mut self, level: c_int, kind: c_int, data: &[u8]) {
         if self.at.is_null() || self.room < CMSG_HEADER {
             self.cut = true;
             return;
@@ -197,8 +300,11 @@ impl Control {
         header[12..].copy_from_slice(&kind.to_ne_bytes());
         // SAFETY: the caller's promise; `len` is within the room.
         unsafe {
-            core::ptr::copy_nonoverlapping(header.as_ptr(), self.at, CMSG_HEADER);
-            core::ptr::copy_nonoverlapping(data.as_ptr(), self.at.add(CMSG_HEADER), len - CMSG_HEADER);
+            let wrote = memory::copy_out(self.at, header.as_ptr(), CMSG_HEADER)
+                .and_then(|()| memory::copy_out(self.at.add(CMSG_HEADER), data.as_ptr(), len - CMSG_HEADER));
+            if wrote.is_err() {
+                return;
+            }
             let taken = full.next_multiple_of(size_of::<usize>()).min(self.room);
             self.at = self.at.add(taken);
             self.room -= taken;
@@ -206,7 +312,7 @@ impl Control {
     }
 }
 
-fn pair(seconds: i64, fraction: i64) -> [u8; 16] {
+pub(crate) fn pair(seconds: i64, fraction: i64) -> [u8; 16] {
     let mut out = [0; 16];
     out[..8].copy_from_slice(&seconds.to_ne_bytes());
     out[8..].copy_from_slice(&fraction.to_ne_bytes());
@@ -214,7 +320,7 @@ fn pair(seconds: i64, fraction: i64) -> [u8; 16] {
 }
 
 /// A moment of the monotonic clock, by the wall's.
-fn wall_clock(at: Instant) -> (i64, i64) {
+pub(crate) fn wall_clock(at: Instant) -> (i64, i64) {
     let mut wall = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `wall` is writable; libc's clock_gettime is not among the calls that we export.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut wall) };
@@ -239,7 +345,7 @@ pub(crate) struct Wishes {
 /// goes.
 ///
 /// # Safety
-/// The header's control buffer is readable for the length it names.
+/// The header's control buffer is the application's.
 pub(crate) unsafe fn wishes(header: &msghdr, to_v4: bool, ifindex: u32) -> Option<Wishes> {
     let mut wishes = Wishes::default();
     let (mut at, mut left) = (header.msg_control.cast::<u8>().cast_const(), header.msg_controllen);
@@ -248,7 +354,7 @@ pub(crate) unsafe fn wishes(header: &msghdr, to_v4: bool, ifindex: u32) -> Optio
     }
     while left >= CMSG_HEADER {
         // SAFETY: the caller's promise: so many bytes are left.
-        let head = unsafe { at.cast::<libc::cmsghdr>().read_unaligned() };
+        let head = unsafe { memory::read(at.cast::<libc::cmsghdr>()) }.ok()?;
         let len = head.cmsg_len;
         if len < CMSG_HEADER || len > left {
             return None;
@@ -256,7 +362,7 @@ pub(crate) unsafe fn wishes(header: &msghdr, to_v4: bool, ifindex: u32) -> Optio
         let mut data = [0u8; 20];
         let size = len - CMSG_HEADER;
         // SAFETY: as above; at most `data` holds.
-        unsafe { core::ptr::copy_nonoverlapping(at.add(CMSG_HEADER), data.as_mut_ptr(), size.min(data.len())) };
+        unsafe { memory::copy_in(data.as_mut_ptr(), at.add(CMSG_HEADER), size.min(data.len())) }.ok()?;
         wishes.read(head.cmsg_level, head.cmsg_type, &data, size, to_v4, ifindex)?;
         let step = len.next_multiple_of(size_of::<usize>());
         if step >= left {
@@ -322,8 +428,9 @@ mod tests {
         let iov = iovecs(&mut buffers);
         // SAFETY: the buffers live, and are as long as said.
         unsafe {
-            assert_eq!(scatter(b"abcde", &iov), 5);
-            assert_eq!(scatter(b"0123456789", &iov), 7);
+            assert_eq!(scatter(b"abcde", &iov, 0), Ok(5));
+            assert_eq!(scatter(b"xyz", &iov, 5), Ok(2), "behind what is there");
+            assert_eq!(scatter(b"0123456789", &iov, 0), Ok(7));
         }
         assert_eq!(total(&iov), 7);
         for skip in 0..7 {
@@ -400,7 +507,7 @@ mod tests {
             let mut header = message(&mut control);
             (header.msg_name, header.msg_namelen) = (name.as_mut_ptr().cast(), 28);
             // SAFETY: both buffers are as long as the header says.
-            unsafe { receiver.describe(&mut header, &facts, 0) };
+            unsafe { receiver.describe(&mut header, &facts, 0, None) }.unwrap();
             assert_eq!((header.msg_controllen, header.msg_flags & MSG_CTRUNC != 0), (used, cut), "room {room}");
             assert_eq!((header.msg_namelen, &name[2..8]), (16, &[0, 53, 10, 0, 0, 2][..]));
         }

@@ -2,22 +2,21 @@
 //! back from the shadow. Afterwards a value is set in both, and read from whoever knows the truth.
 
 use crate::listeners::Live;
-use crate::local::Flag;
+use crate::local::{Flag, Local};
+use crate::memory;
+use crate::option_table::{self, Class, KEPT, MARKS};
+use crate::own_socket;
 use crate::sys::{self, Result, raw};
-use crate::tcp_info;
-use crate::user::{Stream, number};
-use libc::{
-    EFAULT, EINVAL, ENOPROTOOPT, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SO_ERROR, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO,
-    SOL_SOCKET,
-};
-use libc::{c_int, c_void, socklen_t, timeval};
+use crate::user::Stream;
+use libc::{EINVAL, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET};
+use libc::{c_int, c_void, socklen_t};
 use sidestep_stack::runtime::{Guard, now};
 use sidestep_stack::socket::{SocketId, SocketOption};
 use sidestep_stack::time::Instant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Options that are one `int` and that the engine minds: (level, name, the engine's name for it).
-const INTS: [(c_int, c_int, SocketOption); 24] = [
+const INTS: [(c_int, c_int, SocketOption); 25] = [
     (IPPROTO_TCP, libc::TCP_NODELAY, SocketOption::NoDelay),
     (IPPROTO_TCP, libc::TCP_CORK, SocketOption::Cork),
     (IPPROTO_TCP, libc::TCP_KEEPIDLE, SocketOption::KeepIdle),
@@ -42,10 +41,19 @@ const INTS: [(c_int, c_int, SocketOption); 24] = [
     (SOL_SOCKET, libc::SO_OOBINLINE, SocketOption::OobInline),
     (IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, SocketOption::WindowClamp),
     (IPPROTO_TCP, TCP_NOTSENT_LOWAT, SocketOption::NotSentLowat),
+    (SOL_SOCKET, SO_BUF_LOCK, SocketOption::BufferLock),
 ];
 
+const SO_BUF_LOCK: c_int = 72;
+/// The forms that libcs of 32 bits with 64-bit time use; on 64 bits they say the same.
+pub(crate) const SO_RCVTIMEO_NEW: c_int = 66;
+pub(crate) const SO_SNDTIMEO_NEW: c_int = 67;
+const TCP_INQ: c_int = 36;
+const SO_TIMESTAMP_NEW: c_int = 63;
+const SO_TIMESTAMPNS_NEW: c_int = 64;
+
 /// The kernel's TCP_CA_NAME_MAX: room for the name of an algorithm, with its NUL.
-const NAME_LEN: usize = 16;
+pub(crate) const NAME_LEN: usize = 16;
 /// SO_MAX_PACING_RATE without a limit, in its short form and in its long one.
 const NO_PACE: u64 = u64::MAX;
 
@@ -61,16 +69,18 @@ pub(crate) struct Settings {
     values: [Option<c_int>; COUNT],
     congestion: Option<[u8; NAME_LEN]>,
     max_pacing_rate: Option<u64>,
-    linger: Option<u16>,
+    linger: Option<i32>,
+    /// [`Flag`]s of the options that the shim gives effect to.
+    flags: u32,
     pub(crate) receive_timeout_us: u64,
     pub(crate) send_timeout_us: u64,
 }
 
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
-struct Linger {
-    on: c_int,
-    seconds: c_int,
+pub(crate) struct Linger {
+    pub(crate) on: c_int,
+    pub(crate) seconds: c_int,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -99,7 +109,8 @@ pub(crate) fn of_shadow(fd: c_int) -> Settings {
     settings.max_pacing_rate =
         sys::option::<u64>(fd, SOL_SOCKET, libc::SO_MAX_PACING_RATE).ok().filter(|&rate| rate != NO_PACE);
     let linger = sys::option::<Linger>(fd, SOL_SOCKET, SO_LINGER).unwrap_or_default();
-    settings.linger = (linger.on != 0).then_some(linger.seconds.clamp(0, 65_535) as u16);
+    settings.linger = (linger.on != 0).then_some(linger.seconds);
+    settings.flags = followed(fd);
     settings.receive_timeout_us = timeout_us(fd, SO_RCVTIMEO);
     settings.send_timeout_us = timeout_us(fd, SO_SNDTIMEO);
     settings
@@ -115,7 +126,7 @@ pub(crate) fn timeout_us(fd: c_int, name: c_int) -> u64 {
 pub(crate) fn apply(guard: &mut Guard<'_>, now: Instant, id: SocketId, settings: &Settings) {
     for ((_, _, option), value) in INTS.iter().zip(settings.values) {
         if let Some(value) = value {
-            let _ = guard.set_option(now, id, *option, value);
+            let _ = guard.set_option(now, id, allowed(*option), value);
         }
     }
     if let Some(octets) = &settings.congestion {
@@ -126,11 +137,60 @@ pub(crate) fn apply(guard: &mut Guard<'_>, now: Instant, id: SocketId, settings:
         let _ = guard.set_max_pacing_rate(now, id, rate);
     }
     if settings.linger.is_some() {
-        let _ = guard.set_linger(id, settings.linger);
+        let _ = guard.set_linger(id, settings.linger.map(engine_linger));
     }
 }
 
-fn engine_option(level: c_int, name: c_int) -> Option<SocketOption> {
+/// The kernel has bounded the size of a buffer already.
+fn allowed(option: SocketOption) -> SocketOption {
+    match option {
+        SocketOption::SendBuffer => SocketOption::SendBufferForce,
+        SocketOption::ReceiveBuffer => SocketOption::ReceiveBufferForce,
+        option => option,
+    }
+}
+
+/// What this process knows of a user socket whose shadow was told this.
+pub(crate) fn keep(local: &Local, settings: &Settings) {
+    local.receive_timeout_us.store(settings.receive_timeout_us, Relaxed);
+    local.send_timeout_us.store(settings.send_timeout_us, Relaxed);
+    local.linger_s.store(settings.linger.unwrap_or(0) as u32, Relaxed);
+    local.follow(settings.flags);
+}
+
+/// The options that the shim gives effect to, as a kernel socket has them.
+pub(crate) fn followed(fd: c_int) -> u32 {
+    let is_on = |level, name| sys::option::<c_int>(fd, level, name).is_ok_and(|v| v != 0);
+    [
+        (SOL_SOCKET, libc::SO_TIMESTAMP, Flag::Stamps as u32),
+        (SOL_SOCKET, libc::SO_TIMESTAMPNS, Flag::StampsNs as u32),
+        (SOL_SOCKET, SO_TIMESTAMP_NEW, Flag::Stamps as u32 | Flag::StampsNew as u32),
+        (SOL_SOCKET, SO_TIMESTAMPNS_NEW, Flag::StampsNs as u32 | Flag::StampsNew as u32),
+        (SOL_SOCKET, libc::SO_ZEROCOPY, Flag::ZeroCopy as u32),
+        (IPPROTO_TCP, TCP_INQ, Flag::TellsQueue as u32),
+    ]
+    .into_iter()
+    .filter(|(level, name, _)| is_on(*level, *name))
+    .fold(0, |all, (.., flag)| all | flag)
+}
+
+/// The engine asks only whether it is zero.
+fn engine_linger(seconds: i32) -> u16 {
+    if seconds < 0 { u16::MAX } else { seconds.min(i32::from(u16::MAX)) as u16 }
+}
+
+/// A connection of an IPv6 socket uses the values of the family that it goes by; its kernel half has both.
+pub(crate) fn settle_family(fd: c_int, stream: &Stream) {
+    let Ok(local) = stream.ask(|guard| guard.local_endpoint(stream.id)) else { return };
+    let level = if local.ip.is_v4() { IPPROTO_IP } else { IPPROTO_IPV6 };
+    for (level, name) in MARKS.into_iter().filter(|(l, _)| *l == level) {
+        if let (Ok(value), Some(option)) = (sys::option::<c_int>(fd, level, name), engine_option(level, name)) {
+            let _ = stream.ask(|guard| guard.set_option(now(), stream.id, option, value));
+        }
+    }
+}
+
+pub(crate) fn engine_option(level: c_int, name: c_int) -> Option<SocketOption> {
     INTS.iter().find(|(l, n, _)| (*l, *n) == (level, name)).map(|(_, _, option)| *option)
 }
 
@@ -140,9 +200,17 @@ fn name_in(octets: &[u8]) -> &str {
     core::str::from_utf8(&octets[..end]).unwrap_or("")
 }
 
-/// The options of IPPROTO_IPV6 are an IPv6 socket's; to others the kernel says no in its own way.
-fn is_for(fd: c_int, level: c_int) -> bool {
-    level != IPPROTO_IPV6 || sys::option::<c_int>(fd, SOL_SOCKET, libc::SO_DOMAIN) == Ok(libc::AF_INET6)
+/// Whether the engine minds an option of that level on this socket. An IPv6 socket has both families' values, and one of
+/// them is in force; an IPv4 socket has no IPv6 options.
+pub(crate) fn is_for(stream: &Stream, level: c_int) -> bool {
+    match level {
+        IPPROTO_IP | IPPROTO_IPV6 if stream.family() == libc::AF_INET6 => {
+            let is_v4 = stream.ask(|guard| guard.local_endpoint(stream.id)).is_ok_and(|e| e.ip.is_v4());
+            is_v4 == (level == IPPROTO_IP)
+        }
+        IPPROTO_IPV6 => false,
+        _ => true,
+    }
 }
 
 /// TCP_CONGESTION as the kernel takes it: at least one octet, at most fifteen count, and a NUL ends it.
@@ -153,13 +221,10 @@ unsafe fn algorithm_name(value: *const c_void, len: socklen_t) -> Result<[u8; NA
     if (len as c_int) < 1 {
         return Err(EINVAL);
     }
-    if value.is_null() {
-        return Err(EFAULT);
-    }
     let mut name = [0; NAME_LEN];
     let n = (len as usize).min(NAME_LEN - 1);
     // SAFETY: the caller's promise; `n` is less than the room.
-    unsafe { core::ptr::copy_nonoverlapping(value.cast(), name.as_mut_ptr(), n) };
+    unsafe { memory::copy_in(name.as_mut_ptr(), value.cast(), n) }?;
     Ok(name)
 }
 
@@ -182,7 +247,7 @@ unsafe fn pacing_rate(value: *const c_void, len: socklen_t) -> Result<u64> {
 /// # Safety
 /// As for `int`.
 unsafe fn int_of(level: c_int, value: *const c_void, len: socklen_t) -> Result<c_int> {
-    match len {
+    match len as c_int {
         0 if level == IPPROTO_IP => Ok(0),
         // SAFETY: the caller's promise.
         1..=3 if level == IPPROTO_IP => unsafe { plain::<u8>(value, len) }.map(c_int::from),
@@ -199,11 +264,8 @@ unsafe fn int(value: *const c_void, len: socklen_t) -> Result<c_int> {
     if (len as usize) < size_of::<c_int>() {
         return Err(EINVAL);
     }
-    if value.is_null() {
-        return Err(EFAULT);
-    }
     // SAFETY: the caller's promise.
-    Ok(unsafe { value.cast::<c_int>().read_unaligned() })
+    unsafe { memory::read(value.cast::<c_int>()) }
 }
 
 /// setsockopt on a user connection.
@@ -218,35 +280,35 @@ pub(crate) unsafe fn write(
     value: *const c_void,
     len: socklen_t,
 ) -> Result<isize> {
-    // A shadow is told too (its file is the connection's own); the template, which all share, never is.
-    let tell_shadow = || {
-        if stream.local.has(Flag::Shadow) {
-            // SAFETY: the application's pointer; the kernel checks it.
-            unsafe { raw!(setsockopt, fd, level, name, value, len) }.map(|_| ())
-        } else {
-            Ok(())
-        }
-    };
-    if let Some(option) = engine_option(level, name).filter(|_| is_for(fd, level)) {
+    if (len as c_int) < 0 {
+        return Err(EINVAL);
+    }
+    if let Some(option) = engine_option(level, name).filter(|_| is_for(stream, level)) {
         // SAFETY: the caller's promise.
         let value = unsafe { int_of(level, value, len) }?;
-        let _ = tell_shadow();
         return sys::done(stream.with(|guard, now| guard.set_option(now, stream.id, option, value)));
     }
     match (level, name) {
         (SOL_SOCKET, SO_LINGER) => {
             // SAFETY: the caller's promise.
             let linger = unsafe { plain::<Linger>(value, len) }?;
-            let seconds = (linger.on != 0).then_some(linger.seconds.clamp(0, 65_535) as u16);
+            if linger.on != 0 {
+                stream.local.linger_s.store(linger.seconds as u32, Relaxed);
+            }
+            let seconds = (linger.on != 0).then(|| engine_linger(linger.seconds));
             sys::done(stream.ask(|guard| guard.set_linger(stream.id, seconds)))
         }
-        (SOL_SOCKET, SO_RCVTIMEO) => {
+        (SOL_SOCKET, SO_RCVTIMEO | SO_RCVTIMEO_NEW) => {
             // SAFETY: the caller's promise.
             unsafe { set_timeout(&stream.local.receive_timeout_us, value, len) }
         }
-        (SOL_SOCKET, SO_SNDTIMEO) => {
+        (SOL_SOCKET, SO_SNDTIMEO | SO_SNDTIMEO_NEW) => {
             // SAFETY: the caller's promise.
             unsafe { set_timeout(&stream.local.send_timeout_us, value, len) }
+        }
+        (SOL_SOCKET, libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE) => {
+            // SAFETY: the caller's promise.
+            unsafe { force_buffer(stream, name, value, len) }
         }
         (IPPROTO_TCP, libc::TCP_CONGESTION) => {
             // SAFETY: the caller's promise.
@@ -263,14 +325,97 @@ pub(crate) unsafe fn write(
             let value = unsafe { int(value, len) }?;
             sys::done(stream.with(|guard, now| guard.set_option(now, stream.id, SocketOption::QuickAck, value)))
         }
-        // They matter to bind(), and a connection is past that.
-        (SOL_SOCKET, libc::SO_REUSEADDR | libc::SO_REUSEPORT) => {
-            // SAFETY: the caller's promise.
-            unsafe { int(value, len) }.map(|_| 0)
-        }
-        _ if stream.local.has(Flag::Shadow) => sys::done(tell_shadow()),
-        _ => Err(ENOPROTOOPT),
+        // It has its port.
+        (IPPROTO_IPV6, libc::IPV6_V6ONLY) if stream.family() == libc::AF_INET6 => Err(EINVAL),
+        // SAFETY: the caller's promise.
+        _ => unsafe { write_other(fd, stream, level, name, value, len) },
     }
+}
+
+/// An option that the engine does not mind.
+///
+/// # Safety
+/// As for `write`.
+unsafe fn write_other(
+    fd: c_int,
+    stream: &Stream,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> Result<isize> {
+    let is_of_other_family = matches!(level, IPPROTO_IP | IPPROTO_IPV6) && engine_option(level, name).is_some();
+    let class = if is_of_other_family { Class::Kept } else { option_table::class(level, name) };
+    if (level, name) == (IPPROTO_IPV6, libc::IPV6_MTU) && stream.family() == libc::AF_INET6 {
+        // None is what it has. SAFETY: the caller's promise.
+        return if unsafe { int(value, len) }? == 0 { Ok(0) } else { Err(EINVAL) };
+    }
+    if (level, name) == (IPPROTO_IPV6, libc::IPV6_ADDRFORM) && stream.family() == libc::AF_INET6 {
+        // SAFETY: the caller's promise.
+        let wants_v4 = unsafe { int(value, len) }? == libc::AF_INET;
+        return Err(if wants_v4 { option_table::refusal(level, name) } else { EINVAL });
+    }
+    if class == Class::Foreign {
+        // SAFETY: the application's pointer; the kernel checks it.
+        return match unsafe { own_socket::would_change(stream.family(), libc::SOCK_STREAM, level, name, value, len) } {
+            Ok(false) => Ok(0),
+            Ok(true) => Err(option_table::refusal(level, name)),
+            // What it says of a connection comes after a look at the length.
+            Err(_) if len as usize >= size_of::<c_int>() && option_table::refusal(level, name) == libc::EPERM => {
+                Err(libc::EPERM)
+            }
+            Err(e) => Err(e),
+        };
+    }
+    own_socket::ensure(fd, stream)?;
+    // SAFETY: as above.
+    let done = unsafe { raw!(setsockopt, fd, level, name, value, len) }?;
+    stream.local.follow(followed(fd));
+    Ok(done)
+}
+
+/// SO_SNDBUFFORCE and SO_RCVBUFFORCE, if the kernel would let this process.
+///
+/// # Safety
+/// As for `write`.
+unsafe fn force_buffer(stream: &Stream, name: c_int, value: *const c_void, len: socklen_t) -> Result<isize> {
+    // SAFETY: the application's pointer; the kernel checks it.
+    unsafe { own_socket::would_change(stream.family(), libc::SOCK_STREAM, SOL_SOCKET, name, value, len) }?;
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { int(value, len) }?;
+    let option = match name {
+        libc::SO_SNDBUFFORCE => SocketOption::SendBufferForce,
+        _ => SocketOption::ReceiveBufferForce,
+    };
+    sys::done(stream.with(|guard, now| guard.set_option(now, stream.id, option, bytes)))
+}
+
+/// setsockopt on a socket that may yet connect or listen, which the kernel has done: whether it has to stay there.
+pub(crate) fn is_foreign_now(fd: c_int, level: c_int, name: c_int) -> bool {
+    let is_minded = engine_option(level, name).is_some()
+        || matches!((level, name), (SOL_SOCKET, SO_LINGER | SO_RCVTIMEO | SO_SNDTIMEO))
+        || matches!((level, name), (SOL_SOCKET, SO_RCVTIMEO_NEW | SO_SNDTIMEO_NEW | libc::SO_MAX_PACING_RATE))
+        || matches!((level, name), (SOL_SOCKET, libc::SO_SNDBUFFORCE | libc::SO_RCVBUFFORCE | libc::SO_BINDTODEVICE))
+        || matches!((level, name), (IPPROTO_TCP, libc::TCP_CONGESTION | libc::TCP_QUICKACK | libc::TCP_FASTOPEN_KEY))
+        || (level, name) == (SOL_SOCKET, own_socket::SO_BINDTOIFINDEX);
+    if is_minded || option_table::class(level, name) == Class::Kept {
+        return false;
+    }
+    own_socket::is_unusual(fd, level, name)
+}
+
+/// Whether a socket that came from elsewhere (by exec, or from another process) has an option that only the kernel has, as far
+/// as that can be read.
+pub(crate) fn has_foreign(fd: c_int) -> bool {
+    option_table::READABLE_FOREIGN.iter().any(|(level, name)| {
+        own_socket::value_of(fd, *level, *name).is_ok() && own_socket::is_unusual(fd, *level, *name)
+    })
+}
+
+/// Whether a socket may send over our device: it is bound to none, or to this.
+pub(crate) fn may_use_device(fd: c_int, ifindex: u32) -> bool {
+    let bound = sys::option::<c_int>(fd, SOL_SOCKET, own_socket::SO_BINDTOIFINDEX).unwrap_or(0);
+    bound == 0 || bound as u32 == ifindex
 }
 
 /// # Safety
@@ -279,11 +424,8 @@ unsafe fn plain<T: Copy>(value: *const c_void, len: socklen_t) -> Result<T> {
     if (len as usize) < size_of::<T>() {
         return Err(EINVAL);
     }
-    if value.is_null() {
-        return Err(EFAULT);
-    }
     // SAFETY: the caller's promise.
-    Ok(unsafe { value.cast::<T>().read_unaligned() })
+    unsafe { memory::read(value.cast::<T>()) }
 }
 
 /// # Safety
@@ -294,17 +436,102 @@ unsafe fn set_timeout(slot: &AtomicU64, value: *const c_void, len: socklen_t) ->
     if !(0..1_000_000).contains(&t.micros) {
         return Err(libc::EDOM);
     }
-    // A negative time means "do not wait at all" to Linux.
-    let us = if t.seconds < 0 { 1 } else { (t.seconds as u64).saturating_mul(1_000_000) + t.micros as u64 };
-    slot.store(us, Relaxed);
+    slot.store(time_us(t), Relaxed);
     Ok(0)
+}
+
+/// As the kernel keeps it: whole ticks of its clock, so many at most. A negative time is "do not wait", zero "for ever";
+/// [`NO_WAIT_US`] is the former.
+fn time_us(t: Time) -> u64 {
+    let tick_us = tick_us();
+    if t.seconds < 0 {
+        return NO_WAIT_US;
+    }
+    let us = (t.seconds as u64).saturating_mul(1_000_000).saturating_add(t.micros as u64);
+    if t.seconds as u64 >= (i64::MAX as u64) / (1_000_000 / tick_us) - 1 { 0 } else { us.div_ceil(tick_us) * tick_us }
+}
+
+/// Does not wait, and is told as zero.
+pub(crate) const NO_WAIT_US: u64 = 1;
+
+/// A shadow's timeouts. One that was negative is told as zero, and stays what it was.
+pub(crate) fn follow_timeouts(local: &Local, fd: c_int) {
+    let slots = [(&local.receive_timeout_us, SO_RCVTIMEO), (&local.send_timeout_us, SO_SNDTIMEO)];
+    for (slot, name) in slots {
+        let told = timeout_us(fd, name);
+        if told != 0 || slot.load(Relaxed) != NO_WAIT_US {
+            slot.store(told, Relaxed);
+        }
+    }
+}
+
+/// After a datagram socket's shadow took a timeout: whether it was a negative one.
+///
+/// # Safety
+/// `value` is readable for `len` bytes.
+pub(crate) unsafe fn note_timeout(local: &Local, name: c_int, value: *const c_void, len: socklen_t) {
+    let slot = match name {
+        SO_RCVTIMEO | SO_RCVTIMEO_NEW => &local.receive_timeout_us,
+        SO_SNDTIMEO | SO_SNDTIMEO_NEW => &local.send_timeout_us,
+        _ => return,
+    };
+    // SAFETY: the caller's promise.
+    let _ = unsafe { set_timeout(slot, value, len) };
+}
+
+/// The kernel's tick, found out by what it makes of one microsecond.
+pub(crate) fn tick_us() -> u64 {
+    static TICK: AtomicU64 = AtomicU64::new(0);
+    match TICK.load(Relaxed) {
+        0 => {
+            let told = sys::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0).map_or(0, |probe| {
+                let least = Time { seconds: 0, micros: 1 };
+                // SAFETY: a record of ours.
+                let _ =
+                    unsafe { raw!(setsockopt, probe, SOL_SOCKET, SO_RCVTIMEO, &raw const least, size_of::<Time>()) };
+                let told = timeout_us(probe, SO_RCVTIMEO);
+                let _ = sys::close(probe);
+                told
+            });
+            let tick = told.clamp(1, 10_000);
+            TICK.store(tick, Relaxed);
+            tick
+        }
+        tick => tick,
+    }
+}
+
+/// setsockopt on a listener that is live. What only the kernel has, connections to come could not inherit.
+///
+/// # Safety
+/// As for `write`.
+pub(crate) unsafe fn tell_listener(
+    fd: c_int,
+    live: &Live,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> Result<isize> {
+    let before = own_socket::value_of(fd, level, name);
+    // SAFETY: the application's pointer; the kernel checks it.
+    let done = unsafe { raw!(setsockopt, fd, level, name, value, len) }?;
+    if is_foreign_now(fd, level, name) && before != own_socket::value_of(fd, level, name) {
+        if let Ok(before) = before {
+            own_socket::put_back(fd, level, name, &before);
+        }
+        return Err(option_table::refusal(level, name));
+    }
+    // SAFETY: the kernel has just read `len` bytes there.
+    unsafe { write_listener(fd, live, level, name, value, len) };
+    Ok(done)
 }
 
 /// setsockopt on a listener, which the kernel has done already: connections to come inherit it.
 ///
 /// # Safety
 /// `value` is readable for `len` bytes.
-pub(crate) unsafe fn write_listener(live: &Live, level: c_int, name: c_int, value: *const c_void, len: socklen_t) {
+unsafe fn write_listener(fd: c_int, live: &Live, level: c_int, name: c_int, value: *const c_void, len: socklen_t) {
     let mut guard = live.stack.lock();
     if let Some(option) = engine_option(level, name) {
         // SAFETY: the caller's promise.
@@ -324,95 +551,21 @@ pub(crate) unsafe fn write_listener(live: &Live, level: c_int, name: c_int, valu
     } else if (level, name) == (SOL_SOCKET, SO_LINGER) {
         // SAFETY: the caller's promise.
         if let Ok(linger) = unsafe { plain::<Linger>(value, len) } {
-            let seconds = (linger.on != 0).then_some(linger.seconds.clamp(0, 65_535) as u16);
+            let seconds = (linger.on != 0).then(|| engine_linger(linger.seconds));
             let _ = guard.set_linger(live.id, seconds);
         }
     }
-}
-
-/// getsockopt on a user connection.
-///
-/// # Safety
-/// `value` and `len` are the application's.
-pub(crate) unsafe fn read(
-    fd: c_int,
-    stream: &Stream,
-    level: c_int,
-    name: c_int,
-    value: *mut c_void,
-    len: *mut socklen_t,
-) -> Result<isize> {
-    if let Some(option) = engine_option(level, name).filter(|_| is_for(fd, level)) {
-        let answer = stream.ask(|guard| guard.option(stream.id, option))?;
-        // SAFETY: the caller's promise.
-        if level == IPPROTO_IP && unsafe { asks_for_octet(len) } {
-            // SAFETY: the caller's promise.
-            return unsafe { give(&(answer as u8), value, len) };
-        }
-        // SAFETY: the caller's promise.
-        return unsafe { give(&answer, value, len) };
+    drop(guard);
+    if let Some(local) = crate::local::of(live.id.index) {
+        local.receive_timeout_us.store(timeout_us(fd, SO_RCVTIMEO), Relaxed);
+        local.send_timeout_us.store(timeout_us(fd, SO_SNDTIMEO), Relaxed);
+        let linger = sys::option::<Linger>(fd, SOL_SOCKET, SO_LINGER).unwrap_or_default();
+        local.linger_s.store(linger.seconds as u32, Relaxed);
+        local.follow(followed(fd));
     }
-    match (level, name) {
-        (IPPROTO_TCP, libc::TCP_QUICKACK) => {
-            let answer = stream.ask(|guard| guard.option(stream.id, SocketOption::QuickAck))?;
-            // SAFETY: the caller's promise.
-            unsafe { give(&answer, value, len) }
-        }
-        (IPPROTO_TCP, libc::TCP_CONGESTION) => {
-            let algorithm = stream.ask(|guard| guard.congestion(stream.id))?.name();
-            let mut padded = [0u8; NAME_LEN];
-            padded[..algorithm.len()].copy_from_slice(algorithm.as_bytes());
-            // SAFETY: the caller's promise.
-            unsafe { give(&padded, value, len) }
-        }
-        (SOL_SOCKET, libc::SO_MAX_PACING_RATE) => {
-            let rate = stream.ask(|guard| guard.max_pacing_rate(stream.id))?;
-            // SAFETY: the caller's promise.
-            let is_long = !len.is_null() && unsafe { len.read_unaligned() } as usize >= size_of::<u64>();
-            if is_long {
-                // SAFETY: the caller's promise.
-                return unsafe { give(&rate, value, len) };
-            }
-            // SAFETY: the caller's promise.
-            unsafe { give(&(rate.min(u32::MAX.into()) as u32), value, len) }
-        }
-        (SOL_SOCKET, SO_ERROR) => {
-            let error = stream.with(|guard, now| {
-                guard.poll(now);
-                guard.take_error(stream.id)
-            })?;
-            // SAFETY: the caller's promise.
-            unsafe { give(&number(error), value, len) }
-        }
-        (SOL_SOCKET, SO_LINGER) => {
-            let linger = stream.ask(|guard| guard.linger(stream.id))?;
-            let linger = Linger { on: linger.is_some().into(), seconds: linger.unwrap_or(0).into() };
-            // SAFETY: the caller's promise.
-            unsafe { give(&linger, value, len) }
-        }
-        // SAFETY: the caller's promise.
-        (SOL_SOCKET, SO_RCVTIMEO) => unsafe { give(&time(&stream.local.receive_timeout_us), value, len) },
-        // SAFETY: the caller's promise.
-        (SOL_SOCKET, SO_SNDTIMEO) => unsafe { give(&time(&stream.local.send_timeout_us), value, len) },
-        // SAFETY: the caller's promise.
-        (IPPROTO_TCP, libc::TCP_INFO) => unsafe { give(&info(stream)?, value, len) },
-        // SAFETY: the application's pointers; the kernel checks them.
-        _ => unsafe { raw!(getsockopt, fd, level, name, value, len) },
+    if KEPT.contains(&(level, name)) || MARKS.contains(&(level, name)) {
+        crate::template::follow_listener(live.listener.index(), fd, live.listener.family());
     }
-}
-
-/// Whether there is room for less than an `int`: the kernel then gives the options of IPPROTO_IP as one octet.
-///
-/// # Safety
-/// `len` is the application's.
-unsafe fn asks_for_octet(len: *const socklen_t) -> bool {
-    // SAFETY: the caller's promise.
-    !len.is_null() && (1..4).contains(&unsafe { len.read_unaligned() })
-}
-
-fn time(us: &AtomicU64) -> timeval {
-    let us = us.load(Relaxed);
-    timeval { tv_sec: (us / 1_000_000) as _, tv_usec: (us % 1_000_000) as _ }
 }
 
 /// Gives a value to the application as the kernel does: cut to its room, the length told.
@@ -420,24 +573,16 @@ fn time(us: &AtomicU64) -> timeval {
 /// # Safety
 /// `value` and `len` are the application's.
 pub(crate) unsafe fn give<T: Copy>(answer: &T, value: *mut c_void, len: *mut socklen_t) -> Result<isize> {
-    if len.is_null() || value.is_null() {
-        return Err(EFAULT);
-    }
     // SAFETY: the caller's promise.
-    let room = unsafe { len.read_unaligned() };
+    let room = unsafe { memory::read(len) }?;
     if (room as c_int) < 0 {
         return Err(EINVAL);
     }
     let n = (room as usize).min(size_of::<T>());
     // SAFETY: the caller's promise; `answer` has `n` bytes.
     unsafe {
-        core::ptr::copy_nonoverlapping(core::ptr::from_ref(answer).cast::<u8>(), value.cast(), n);
-        len.write_unaligned(n as socklen_t);
+        memory::copy_out(value.cast(), core::ptr::from_ref(answer).cast::<u8>(), n)?;
+        memory::write(len, n as socklen_t)?;
     }
     Ok(0)
-}
-
-fn info(stream: &Stream) -> Result<tcp_info::Bytes> {
-    let at = now();
-    Ok(tcp_info::encode(&stream.ask(|guard| guard.info(at, stream.id))?))
 }

@@ -36,21 +36,60 @@ impl Returned for c_int {
     }
 }
 
+impl Returned for i64 {
+    fn from_value(value: isize) -> Self {
+        value as i64
+    }
+}
+
+impl Returned for () {
+    fn from_value(_: isize) -> Self {}
+}
+
+impl<T> Returned for *mut T {
+    fn from_value(value: isize) -> Self {
+        if value == -1 { core::ptr::null_mut() } else { value as *mut T }
+    }
+}
+
 impl Returned for isize {
     fn from_value(value: isize) -> Self {
         value
     }
 }
 
-/// Ends a call as libc would: the value, or -1 and errno. errno is untouched on success.
+/// What an exported function makes of a call's outcome.
+pub(crate) trait Outcome<R> {
+    fn finish(self) -> R;
+}
+
+/// As libc does: the value, or -1 and errno. errno is untouched on success.
+impl<R: Returned> Outcome<R> for Result<isize> {
+    #[inline]
+    fn finish(self) -> R {
+        match self {
+            Ok(value) => R::from_value(value),
+            Err(error) => {
+                set_errno(error);
+                R::from_value(-1)
+            }
+        }
+    }
+}
+
+/// As [`Outcome::finish`].
 #[inline]
 pub(crate) fn finish<R: Returned>(result: Result<isize>) -> R {
-    match result {
-        Ok(value) => R::from_value(value),
-        Err(error) => {
-            set_errno(error);
-            R::from_value(-1)
-        }
+    result.finish()
+}
+
+/// The outcome of a call that says itself what it returns.
+pub(crate) struct AsIs<R>(pub(crate) R);
+
+impl<R> Outcome<R> for AsIs<R> {
+    #[inline]
+    fn finish(self) -> R {
+        self.0
     }
 }
 
@@ -103,12 +142,35 @@ pub(crate) fn option<T: Copy + Default>(fd: c_int, level: c_int, name: c_int) ->
     Ok(value)
 }
 
+/// ppoll(2) over our own array that does not sleep once a handler has run since `mark`.
+pub(crate) fn ppoll_since(
+    fds: &mut [libc::pollfd],
+    timeout_us: Option<u64>,
+    sigmask: *const c_void,
+    mark: &crate::signals::interrupt::Mark,
+) -> Result<isize> {
+    let mut time = timeout_us.map(timespec);
+    let time = time_pointer(&mut time);
+    let args = [fds.as_mut_ptr() as usize, fds.len(), time as usize, sigmask as usize, SIGSET_BYTES, 0];
+    // SAFETY: as for `ppoll`.
+    match unsafe { crate::signals::sleep::call(syscalls::Sysno::ppoll, args, mark) } {
+        Err(libc::EINVAL) => {
+            let _opened = crate::critical::open();
+            crate::limited_poll::wait(fds, timeout_us, sigmask)
+        }
+        result => result,
+    }
+}
+
 /// ppoll(2) over our own array.
 pub(crate) fn ppoll(fds: &mut [libc::pollfd], timeout_us: Option<u64>, sigmask: *const c_void) -> Result<isize> {
     let mut time = timeout_us.map(timespec);
     let time = time_pointer(&mut time);
     // SAFETY: `fds` is ours; the timespec lives until the call returns; the kernel checks the mask's pointer.
-    unsafe { raw!(ppoll, fds.as_mut_ptr(), fds.len(), time, sigmask, SIGSET_BYTES) }
+    match unsafe { raw!(ppoll, fds.as_mut_ptr(), fds.len(), time, sigmask, SIGSET_BYTES) } {
+        Err(libc::EINVAL) => crate::limited_poll::wait(fds, timeout_us, sigmask),
+        result => result,
+    }
 }
 
 /// The kernel's sigset_t is 64 bits, whatever libc's is.
@@ -150,7 +212,15 @@ pub(crate) fn exit_now(status: c_int) -> ! {
     }
 }
 
-/// A resource limit of this process: (soft, hard).
+/// Sets RLIMIT_NOFILE (soft, hard); gives what it was.
+pub(crate) fn swap_file_limit(limit: (u64, u64)) -> Result<(u64, u64)> {
+    let (to, mut from) = ([limit.0, limit.1], [0u64; 2]);
+    // SAFETY: both have the layout of struct rlimit64.
+    unsafe { raw!(prlimit64, 0, libc::RLIMIT_NOFILE, to.as_ptr(), from.as_mut_ptr()) }?;
+    Ok((from[0], from[1]))
+}
+
+/// RLIMIT_NOFILE of this process: (soft, hard).
 pub(crate) fn file_limit() -> (u64, u64) {
     let mut limit = [0u64; 2];
     // SAFETY: `limit` has the layout of struct rlimit64.
@@ -160,11 +230,39 @@ pub(crate) fn file_limit() -> (u64, u64) {
     }
 }
 
-/// The handler's flags of a signal, when the application has a handler for it.
-pub(crate) fn handler_flags(signal: c_int) -> Option<u64> {
+/// The handler of a signal and its flags, as the kernel has them.
+pub(crate) fn handler(signal: c_int) -> Option<(u64, u64)> {
     // The kernel's struct sigaction: handler, flags, restorer, mask (x86_64 and aarch64).
     let mut action = [0u64; 4];
     // SAFETY: `action` is writable and as large as the kernel's struct.
     unsafe { raw!(rt_sigaction, signal, 0, &raw mut action, SIGSET_BYTES) }.ok()?;
-    (action[0] > 1).then_some(action[1])
+    (action[0] > 1).then_some((action[0], action[1]))
+}
+
+/// rt_sigprocmask(2); the mask of before.
+pub(crate) fn change_signal_mask(how: c_int, mask: u64) -> u64 {
+    let mut before = 0u64;
+    // SAFETY: both are words of ours.
+    let _ = unsafe { raw!(rt_sigprocmask, how, &raw const mask, &raw mut before, SIGSET_BYTES) };
+    before
+}
+
+pub(crate) fn set_signal_mask(mask: u64) {
+    change_signal_mask(libc::SIG_SETMASK, mask);
+}
+
+/// Takes a pending, blocked signal; false when there is none.
+pub(crate) fn take_pending(signal: c_int, info: &mut [u64; 16]) -> bool {
+    let (set, now) = (1u64 << (signal - 1), timespec(0));
+    // SAFETY: all three are ours; `info` is as large as struct siginfo.
+    unsafe { raw!(rt_sigtimedwait, &raw const set, info.as_mut_ptr(), &raw const now, SIGSET_BYTES) }.is_ok()
+}
+
+/// The stack of this thread's handlers with SA_ONSTACK: where it begins, and its size; 0 when there is none.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn signal_stack() -> (usize, usize) {
+    let mut stack = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: `stack` is ours.
+    let _ = unsafe { raw!(sigaltstack, 0, &raw mut stack) };
+    (stack.ss_sp as usize, stack.ss_size)
 }

@@ -9,6 +9,8 @@ const TIMESTAMPS: u8 = 1;
 const SACK: u8 = 2;
 const WINDOW_SCALE: u8 = 4;
 const ECN: u8 = 8;
+const ECN_SEEN: u8 = 16;
+const SYN_DATA: u8 = 32;
 /// Linux's TCP_INFINITE_SSTHRESH: none was set yet. Ours is larger than any window.
 const SSTHRESH_INFINITE: u32 = 0x7fff_ffff;
 const WINDOW_MAX: u32 = 1 << 30;
@@ -16,15 +18,16 @@ const WINDOW_MAX: u32 = 1 << 30;
 pub(crate) type Bytes = [u8; SIZE];
 
 /// The record as bytes. Zero where nothing is known yet: fackets (40, Linux has none either), last_ack_sent (48, nor
-/// this), busy_time, rwnd_limited, sndbuf_limited (168 to 191),
-/// delivered and delivered_ce (192), reord_seen (220), rehash, total_rto and what is of AccECN (236 on).
+/// this), rehash (236, a flow keeps its hash), and what is of accurate ECN (248 on), which we do not speak.
 pub(crate) fn encode(info: &Info) -> Bytes {
     let mut out = [0; SIZE];
     let flags = |on: bool, bit: u8| if on { bit } else { 0 };
     let options = flags(info.timestamps, TIMESTAMPS)
         | flags(info.sack, SACK)
         | flags(info.window_scaling, WINDOW_SCALE)
-        | flags(info.ecn, ECN);
+        | flags(info.ecn, ECN)
+        | flags(info.ecn_seen, ECN_SEEN)
+        | flags(info.syn_data, SYN_DATA);
     out[..6].copy_from_slice(&[
         info.state.linux(),
         info.ca_state,
@@ -34,17 +37,20 @@ pub(crate) fn encode(info: &Info) -> Bytes {
         options,
     ]);
     out[6] = info.snd_wscale & 0xf | info.rcv_wscale << 4;
-    out[7] = u8::from(info.is_app_limited);
+    out[7] = u8::from(info.is_app_limited) | info.fast_open_failure << 1;
     for (offset, word) in words(info) {
         out[offset..offset + 4].copy_from_slice(&word.to_ne_bytes());
     }
     for (offset, long) in longs(info) {
         out[offset..offset + 8].copy_from_slice(&long.to_ne_bytes());
     }
+    for (offset, short) in [(240, info.timeouts), (242, info.repairs)] {
+        out[offset..offset + 2].copy_from_slice(&short.to_ne_bytes());
+    }
     out
 }
 
-fn words(info: &Info) -> [(usize, u32); 32] {
+fn words(info: &Info) -> [(usize, u32); 36] {
     let ssthresh = if info.snd_ssthresh >= WINDOW_MAX { SSTHRESH_INFINITE } else { info.segments(info.snd_ssthresh) };
     [
         (8, info.rto_us),
@@ -75,20 +81,28 @@ fn words(info: &Info) -> [(usize, u32); 32] {
         (148, info.min_rtt_us),
         (152, info.data_segs_in),
         (156, info.data_segs_out),
+        (192, info.delivered),
+        (196, info.delivered_ce),
         (216, info.dsack_dups),
+        (220, info.reord_seen),
+        (244, info.spent.repair_ms),
         (224, info.out_of_order),
         (228, info.snd_wnd),
         (232, info.rcv_wnd),
     ]
 }
 
-fn longs(info: &Info) -> [(usize, u64); 7] {
+fn longs(info: &Info) -> [(usize, u64); 10] {
+    let micros = |ms: u32| u64::from(ms) * 1000;
     [
         (104, info.pacing_rate),
         (112, info.max_pacing_rate),
         (160, info.delivery_rate),
         (120, info.bytes_acked),
         (128, info.bytes_received),
+        (168, micros(info.spent.busy_ms)),
+        (176, micros(info.spent.window_ms)),
+        (184, micros(info.spent.buffer_ms)),
         (200, info.bytes_sent),
         (208, info.bytes_retrans),
     ]

@@ -3,8 +3,8 @@
 use crate::fd_table::{Entry, Kind};
 use crate::local::{self, Flag, Local};
 use crate::sys::Result;
-use crate::{attach, kick};
-use libc::{AF_INET, AF_INET6, EFAULT, EINVAL, c_int, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
+use crate::{attach, kick, memory};
+use libc::{AF_INET, AF_INET6, EINVAL, c_int, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
 use sidestep_stack::addr::{Endpoint, Ip};
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::socket::{Errno, SocketId};
@@ -48,6 +48,14 @@ impl Stream {
         on_stack(self.stack, step)
     }
 
+    /// A question about what has come (or left): what lies in the receive rings has.
+    pub(crate) fn look<T>(&self, question: impl FnOnce(&mut Guard<'_>) -> core::result::Result<T, Errno>) -> Result<T> {
+        self.with(|guard, now| {
+            take_in(self.stack, guard, now);
+            question(guard)
+        })
+    }
+
     /// A question to the engine: nothing to send afterwards.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&mut Guard<'_>) -> core::result::Result<T, Errno>) -> Result<T> {
         question(&mut self.stack.lock()).map_err(number)
@@ -69,32 +77,41 @@ pub(crate) fn on_stack<T>(stack: &Stack, step: impl FnOnce(&mut Guard<'_>, Insta
     result
 }
 
+/// What has arrived in the receive rings becomes the engine's.
+#[inline]
+pub(crate) fn take_in(stack: &Stack, guard: &mut Guard<'_>, now: Instant) {
+    if stack.has_received() {
+        guard.poll(now);
+    }
+}
+
 /// The engine's error as errno has it.
 #[inline]
 pub(crate) fn number(error: Errno) -> c_int {
     error.0
 }
 
-/// Reads a socket address of the application; `None` when it is of another family.
+/// The kernel's struct sockaddr_storage.
+const ADDRESS_MAX: usize = 128;
+
+/// Reads a socket address of the application; `None` when it is of another family, or not there: what is wrong with it is
+/// the kernel's to say.
 ///
 /// # Safety
-/// `addr` is null or readable for `len` bytes.
+/// `addr` is the application's.
 pub(crate) unsafe fn endpoint_from(addr: *const sockaddr, len: socklen_t) -> Option<Endpoint> {
-    if addr.is_null() || (len as usize) < size_of::<libc::sa_family_t>() {
-        return None;
-    }
-    // SAFETY: two bytes are readable.
-    match c_int::from(unsafe { addr.cast::<libc::sa_family_t>().read_unaligned() }) {
-        AF_INET if len as usize >= size_of::<sockaddr_in>() => {
-            // SAFETY: as many bytes are readable.
-            let a = unsafe { addr.cast::<sockaddr_in>().read_unaligned() };
-            Some(Endpoint::new(Ip::v4(a.sin_addr.s_addr.to_ne_bytes()), u16::from_be(a.sin_port)))
+    let mut bytes = [0u8; 24];
+    let len = len as usize;
+    // SAFETY: `bytes` has room for so many; the address may be anything.
+    unsafe { memory::copy_in(bytes.as_mut_ptr(), addr.cast(), len.min(bytes.len())) }.ok()?;
+    match c_int::from(u16::from_ne_bytes([bytes[0], bytes[1]])) {
+        _ if !(2..=ADDRESS_MAX).contains(&len) || memory::probe_read(addr.cast(), len).is_err() => None,
+        AF_INET if len >= size_of::<sockaddr_in>() => {
+            let ip = Ip::v4([bytes[4], bytes[5], bytes[6], bytes[7]]);
+            Some(Endpoint::new(ip, u16::from_be_bytes([bytes[2], bytes[3]])))
         }
         // 24 bytes: RFC 2133's form without the scope, which Linux accepts.
-        AF_INET6 if len as usize >= 24 => {
-            let mut bytes = [0u8; 24];
-            // SAFETY: 24 bytes are readable.
-            unsafe { core::ptr::copy_nonoverlapping(addr.cast(), bytes.as_mut_ptr(), 24) };
+        AF_INET6 if len >= 24 => {
             let mut ip = [0; 16];
             ip.copy_from_slice(&bytes[8..24]);
             Some(Endpoint::new(Ip(ip), u16::from_be_bytes([bytes[2], bytes[3]])))
@@ -103,28 +120,42 @@ pub(crate) unsafe fn endpoint_from(addr: *const sockaddr, len: socklen_t) -> Opt
     }
 }
 
+/// What the kernel says of an address before it looks at the socket.
+pub(crate) fn check_address(addr: *const sockaddr, len: socklen_t) -> Result<()> {
+    match len as usize {
+        0 => Ok(()),
+        len if len > ADDRESS_MAX => Err(EINVAL),
+        len => memory::probe_read(addr.cast(), len),
+    }
+}
+
 /// Gives an address to the application as the kernel does: truncated to its room, the full length told.
 ///
 /// # Safety
-/// `addr` and `len` are the application's: `len` readable and writable, `addr` writable for `*len` bytes.
+/// `addr` and `len` are the application's.
 pub(crate) unsafe fn give_endpoint(e: Endpoint, family: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> Result<()> {
-    if addr.is_null() || len.is_null() {
-        return Err(EFAULT);
-    }
     let mut bytes = [0u8; 28];
     let full = encode(e, family, &mut bytes);
     // SAFETY: the caller's promise.
-    let room = unsafe { len.read_unaligned() };
+    unsafe { give_address(&bytes[..full], addr, len) }
+}
+
+/// As [`give_endpoint`], for an address in C's form; an empty one is "none".
+///
+/// # Safety
+/// `addr` and `len` are the application's.
+pub(crate) unsafe fn give_address(address: &[u8], addr: *mut sockaddr, len: *mut socklen_t) -> Result<()> {
+    // SAFETY: the caller's promise; an integer.
+    let room = unsafe { memory::read(len) }?;
     if (room as c_int) < 0 {
         return Err(EINVAL);
     }
-    let copied = full.min(room as usize);
-    // SAFETY: the caller's promise; `copied` is within both.
+    let copied = address.len().min(room as usize);
+    // SAFETY: the caller's promise; `copied` is within the address.
     unsafe {
-        core::ptr::copy_nonoverlapping(bytes.as_ptr(), addr.cast(), copied);
-        len.write_unaligned(full as socklen_t);
+        memory::copy_out(addr.cast(), address.as_ptr(), copied)?;
+        memory::write(len, address.len() as socklen_t)
     }
-    Ok(())
 }
 
 /// Writes a sockaddr_in or sockaddr_in6; returns its size.

@@ -26,8 +26,18 @@ fn library() -> PathBuf {
 fn table() -> BTreeSet<String> {
     let source = include_str!("../src/symbols.rs");
     let body = source.split("symbols! {").nth(1).unwrap().split("\n}").next().unwrap();
-    let names = body.lines().filter_map(|l| l.trim().strip_prefix("fn ")).filter_map(|l| l.split('(').next());
-    names.map(str::to_owned).collect()
+    let plain = |l: &str| l.trim().strip_prefix("fn ").and_then(|l| l.split('(').next()).map(str::to_owned);
+    let elsewhere = |l: &str| l.trim().strip_prefix("elsewhere ").map(|l| l.trim_end_matches(';').to_owned());
+    body.lines().filter_map(|l| plain(l).or_else(|| elsewhere(l))).collect()
+}
+
+const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../include/sidestep.h");
+
+/// The functions of include/sidestep.h.
+fn header_functions() -> BTreeSet<String> {
+    let header = std::fs::read_to_string(HEADER).unwrap();
+    let name = |l: &str| l.split('(').next()?.rsplit([' ', '*']).next().map(str::to_owned);
+    header.lines().filter_map(|l| l.strip_prefix("SIDESTEP_API ")).filter_map(name).collect()
 }
 
 fn preloaded(program: &str, args: &[&str]) -> Command {
@@ -49,9 +59,10 @@ fn exports_the_table_and_nothing_else() {
         text(&nm).0.lines().filter_map(|l| l.split_whitespace().nth(2)).map(str::to_owned).collect();
     let mut expected = table();
     assert!(expected.len() > 50, "the table was not found in the source");
-    let ours = ["sidestep_calls", "sidestep_api_version", "sidestep_version", "sidestep_fd_path"];
-    expected.extend(ours.map(str::to_owned));
-    expected.insert("closefrom".to_owned());
+    expected.insert("sidestep_calls".to_owned());
+    expected.extend(header_functions());
+    let leaving = ["longjmp", "siglongjmp", "_longjmp", "__longjmp_chk", "pthread_exit", "pthread_cancel"];
+    expected.extend(leaving.map(str::to_owned));
     assert_eq!(exported, expected);
 }
 
@@ -68,6 +79,42 @@ fn exports_nothing_that_libc_does_not_have() {
         .collect();
     let unknown: Vec<_> = table().into_iter().filter(|n| !names.contains(n)).collect();
     assert!(unknown.is_empty(), "not in libc: {unknown:?}");
+}
+
+/// What `sidestep calls` prints.
+#[test]
+fn tells_its_table() {
+    let script = "import ctypes, sys\nf = ctypes.CDLL(sys.argv[1]).sidestep_calls\nf.restype = ctypes.c_char_p\nprint(f().decode(), end='')";
+    let Ok(output) = Command::new("python3").args(["-c", script]).arg(library()).output() else { return };
+    let told: BTreeSet<String> = text(&output).0.lines().map(str::to_owned).collect();
+    assert_eq!(told, table());
+}
+
+#[test]
+fn the_header_is_c_and_cpp() {
+    for (compiler, language, standard) in [("cc", "c", "-std=c99"), ("c++", "c++", "-std=c++11")] {
+        let flags =
+            ["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-DSIDESTEP_WEAK", standard, "-x", language];
+        let Ok(output) = Command::new(compiler).args(flags).arg(HEADER).output() else { continue };
+        assert!(output.status.success(), "{compiler}: {output:?}");
+    }
+}
+
+/// libc's other public names for what is in the table are in it too.
+#[test]
+fn no_alias_is_missing() {
+    let libc = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib/aarch64-linux-gnu/libc.so.6"];
+    let Some(libc) = libc.iter().find(|p| std::path::Path::new(p).exists()) else { return };
+    let nm = text(&Command::new("nm").args(["-D", "--defined-only", libc]).output().unwrap()).0;
+    let symbols: Vec<(&str, &str)> = nm
+        .lines()
+        .filter(|l| !l.ends_with("GLIBC_PRIVATE"))
+        .filter_map(|l| Some((l.split(' ').next()?, l.rsplit(' ').next()?.split('@').next()?)))
+        .collect();
+    let table = table();
+    let ours: BTreeSet<&str> = symbols.iter().filter(|(_, name)| table.contains(*name)).map(|(at, _)| *at).collect();
+    let missing: Vec<_> = symbols.iter().filter(|(at, name)| ours.contains(at) && !table.contains(*name)).collect();
+    assert!(ours.len() > 50 && missing.is_empty(), "{missing:?}");
 }
 
 #[test]
@@ -120,4 +167,20 @@ os.waitpid(pid, 0)
 "#;
     let Ok(output) = preloaded("python3", &["-c", script]).output() else { return };
     assert_eq!(text(&output), ("hello\n".to_owned(), String::new()));
+}
+
+#[test]
+fn locks_are_those_that_handlers_respect() {
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            if entry.is_dir() { sources(&entry, found) } else { found.push(entry) }
+        }
+    }
+    let mut found = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found.len() > 20);
+    for path in found.iter().filter(|p| !p.ends_with("critical.rs")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(!text.contains("parking_lot::"), "{}: a handler can meet this lock half-taken", path.display());
+    }
 }

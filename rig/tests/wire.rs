@@ -12,8 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netns::{in_fresh_netns, ip, peer_namespace};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
+use nix::unistd::Pid;
 
 const HERE: (&str, &str) = ("10.78.1.1", "10.78.1.1/24");
 const THERE: (&str, &str) = ("10.78.1.2", "10.78.1.2/24");
@@ -63,6 +65,24 @@ fn start(arguments: &[&str]) -> Child {
     BufReader::new(child.stderr.as_mut().expect("piped")).read_line(&mut line).expect("a line");
     assert!(line.starts_with("bridging "), "{line}");
     child
+}
+
+/// The tool, for a test of order: a frame waits on the CPU from which it was sent into a veth, and a sender that is moved to another may
+/// overtake itself. That is true of the wire and of the hosts, which send from this thread: both have one CPU, and may be late.
+fn start_in_order(arguments: &[&str]) -> Child {
+    const THIS_THREAD: Pid = Pid::from_raw(0);
+    let child = start(arguments);
+    keep_on_one_cpu(Pid::from_raw(child.id().cast_signed()));
+    keep_on_one_cpu(THIS_THREAD);
+    child
+}
+
+fn keep_on_one_cpu(process: Pid) {
+    let allowed = sched_getaffinity(process).expect("its CPUs");
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false)).expect("at least one");
+    let mut one = CpuSet::new();
+    one.set(first).expect("it was among them");
+    sched_setaffinity(process, &one).expect("one of them");
 }
 
 /// Its report: for each direction the counts by their names. Everything that a sound rig never shows must be zero.
@@ -152,7 +172,7 @@ fn the_delay_is_exact_in_both_directions() {
 #[test]
 fn nothing_is_lost_and_all_is_in_order_when_nothing_is_asked_for() {
     bridged(|near, far| {
-        let wire = start(&["--delay-ms", "2"]);
+        let wire = start_in_order(&["--delay-ms", "2"]);
         warm_up(near, far);
         assert!(pass(near, far, 2000).into_iter().eq(0..2000));
         let [there, _] = finish(wire);
@@ -164,7 +184,7 @@ fn nothing_is_lost_and_all_is_in_order_when_nothing_is_asked_for() {
 fn loss_is_the_share_asked_for_in_each_direction_and_the_same_again_by_seed() {
     bridged(|near, far| {
         let run = |seed| {
-            let wire = start(&["--delay-ms", "1", "--loss", "10", "--seed", seed]);
+            let wire = start_in_order(&["--delay-ms", "1", "--loss", "10", "--seed", seed]);
             let arrived = [(near, far), (far, near)].map(|(one, other)| pass(one, other, 3000));
             let counts = finish(wire);
             for (arrived, count) in arrived.iter().zip(&counts) {
@@ -200,7 +220,8 @@ fn the_bottleneck_paces_and_its_queue_ends() {
             (count, last) = (count + 1, started.elapsed());
         }
         let [there, _] = finish(wire);
-        assert_eq!(count + there["taildropped"], 200, "{there:?}");
+        // A frame of somebody else (a neighbour's) may have been among those that found no place.
+        assert!((200..=there["seen"]).contains(&(count + there["taildropped"])), "{count} of {there:?}");
         assert!(count >= 50 && there["taildropped"] > 0, "{count} of {there:?}");
         let expected = Duration::from_millis(count + 1);
         assert!(last > expected - Duration::from_millis(1) && last < expected + Duration::from_millis(100), "{last:?}");

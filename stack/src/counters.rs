@@ -74,4 +74,19 @@ pub struct Counters {
     pub rx_datagrams: u64,
     pub tx_datagrams: u64,
     pub kernel_datagrams: u64,
+    /// TCP packets that came in fragments and were put together.
+    pub reassembled: u64,
+    /// Rings of io_uring that the shim refused: they would act on the kernel's side of user sockets.
+    pub io_uring_refused: u64,
+    /// Connections that nobody accepted, which went to another stack, and which came from one.
+    pub emigrants: u64,
+    pub immigrants: u64,
+    /// Connections that a process took up from another, over exec or by SCM_RIGHTS; and those that came to a process which has a
+    /// stack of its own, this one.
+    pub inherited: u64,
+    pub inherited_refused: u64,
+    /// Datagrams that no socket of the stack takes, for the daemon to give to the kernel.
+    pub foreign_datagrams: u64,
+    /// Times that the stack's lock was found with a dead owner.
+    pub start_overs: u64,
 }

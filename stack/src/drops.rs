@@ -32,7 +32,7 @@ drops! {
     LinkNotIp = "EtherType is neither IPv4 nor IPv6";
     IpMalformed = "IP header truncated, wrong version or wrong lengths";
     IpChecksum = "IPv4 header checksum is wrong";
-    IpFragment = "fragment (the kernel reassembles those)";
+    IpFragment = "fragment of what is not TCP (the kernel reassembles those)";
     IpProtocol = "neither TCP nor UDP nor an ICMP error";
     IpBadSource = "source address is multicast, broadcast, unspecified or loopback";
     IpNotLocal = "destination address is not ours";
@@ -72,6 +72,13 @@ drops! {
     UdpChecksum = "UDP checksum is wrong, or missing over IPv6";
     NoMailbox = "datagram for a port that no socket has";
     MailboxFull = "datagram socket's receive buffer is full (SO_RCVBUF)";
+    FragmentsIncomplete = "segment in fragments of which some did not come in 30 s, or that made room for a newer one";
+    FragmentsOverlap = "segment in fragments that overlap or contradict each other (RFC 5722), or in too many";
+    FragmentsTooLong = "segment in fragments that is longer than a frame";
+    SynElsewhere = "SYN for a port that the stack does not serve any more, or not at this address, and others may; it comes again";
+    Departed = "late segment of a connection that another stack took over a moment ago";
+    ErrorQueueFull = "ICMP error about a datagram whose socket has its error queue full (IP_RECVERR)";
+    AfterReset = "segment of a connection that was reset a moment ago; answered with RST";
 }
 
 /// One counter per reason.
@@ -90,6 +97,11 @@ impl Default for DropCounters {
 impl DropCounters {
     pub fn count(&mut self, reason: Drop) {
         self.counts[reason as usize] += 1;
+    }
+
+    /// Adds what another stack counted.
+    pub fn add(&mut self, other: &DropCounters) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(sum, n)| *sum += n);
     }
 
     pub fn of(&self, reason: Drop) -> u64 {

@@ -33,6 +33,8 @@ impl<'m, T: SlabItem> Slab<'m, T> {
 
     /// Takes a free slot and puts `value` into it; `None` when the slab is full.
     pub fn insert(&mut self, value: T) -> Option<u32> {
+        #[cfg(test)]
+        mishap::step();
         let index = match self.state.free {
             0 if (self.state.used as usize) < self.items.len() => {
                 self.state.used += 1;
@@ -44,6 +46,8 @@ impl<'m, T: SlabItem> Slab<'m, T> {
                 head - 1
             }
         };
+        #[cfg(test)]
+        mishap::step();
         self.state.live += 1;
         self.items[index as usize] = value;
         Some(index)
@@ -51,14 +55,42 @@ impl<'m, T: SlabItem> Slab<'m, T> {
 
     /// Gives the slot back. The caller removes it from every list first.
     pub fn remove(&mut self, index: u32) {
+        #[cfg(test)]
+        mishap::step();
         *self.items[index as usize].free_link() = self.state.free;
         self.state.free = index + 1;
         self.state.live -= 1;
     }
 
+    /// Makes the list of free slots anew, by what lies in the slots: whoever wrote it died over it.
+    pub(crate) fn rebuild(&mut self, is_live: impl Fn(&T) -> bool) {
+        let used = self.slots();
+        *self.state = SlabState { used, ..SlabState::default() };
+        for index in (0..used).rev() {
+            let item = &mut self.items[index as usize];
+            if is_live(item) {
+                self.state.live += 1;
+            } else {
+                *item.free_link() = self.state.free;
+                self.state.free = index + 1;
+            }
+        }
+    }
+
+    /// As [`Slab::used`], whatever is written there.
+    pub(crate) fn slots(&self) -> u32 {
+        self.state.used.min(self.items.len() as u32)
+    }
+
     /// Takes every slot back at once. Nobody may refer to one any more.
     pub fn reset(&mut self) {
         *self.state = SlabState::default();
+    }
+
+    /// What is in a slot that was handed out, be it free by now; `None` for an index that never was.
+    #[inline]
+    pub fn get(&self, index: u32) -> Option<&T> {
+        if index < self.state.used { self.items.get(index as usize) } else { None }
     }
 
     /// Items handed out now.
@@ -77,6 +109,11 @@ impl<'m, T: SlabItem> Slab<'m, T> {
         self.state.used = used;
     }
 
+    /// Whether [`Slab::insert`] would find no slot.
+    pub fn is_full(&self) -> bool {
+        self.state.live as usize >= self.items.len()
+    }
+
     pub fn capacity(&self) -> usize {
         self.items.len()
     }
@@ -91,6 +128,34 @@ impl<T> core::ops::Index<u32> for Slab<'_, T> {
 
 impl<T> core::ops::IndexMut<u32> for Slab<'_, T> {
     fn index_mut(&mut self, index: u32) -> &mut T {
+        #[cfg(test)]
+        mishap::step();
         &mut self.items[index as usize]
+    }
+}
+
+/// Deaths in the midst of an operation, for tests: the caller of [`mishap::arm`] unwinds at the n-th step from then on. A step
+/// is a use of a slot that may change it.
+#[cfg(test)]
+pub(crate) mod mishap {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LEFT: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// 0: never.
+    pub(crate) fn arm(steps: u64) {
+        LEFT.set(steps);
+    }
+
+    pub(crate) fn step() {
+        let left = LEFT.get();
+        if left != 0 {
+            LEFT.set(left - 1);
+            if left == 1 {
+                std::panic::resume_unwind(Box::new("died"));
+            }
+        }
     }
 }

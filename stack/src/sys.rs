@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use syscalls::{Sysno, syscall};
 
 fn os(e: syscalls::Errno) -> io::Error {
@@ -57,8 +58,34 @@ pub(crate) fn file_size(fd: RawFd) -> io::Result<u64> {
 
 /// Tells the kernel that the transmit ring has work: sendto(2) with nothing to say.
 pub(crate) fn kick(fd: RawFd) -> Result<(), i32> {
+    if CONFINED.load(Relaxed) {
+        return kick_by_select(fd);
+    }
     // SAFETY: a null buffer of length 0.
     let done = unsafe { syscall!(Sysno::sendto, fd, 0, 0, libc::MSG_DONTWAIT, 0, 0) };
+    done.map(|_| ()).map_err(|e| e.into_raw())
+}
+
+/// This process has, or is about to have, a filter of system calls.
+static CONFINED: AtomicBool = AtomicBool::new(false);
+
+/// From now on only such system calls are made to send and to wait as a filter for a program that reads and writes lets through.
+pub fn note_confinement() {
+    CONFINED.store(true, Relaxed);
+}
+
+/// Sets for numbers below this.
+const SELECT_WORDS: usize = (1 << 15) / 64;
+
+/// Whoever asks an AF_XDP socket whether it is writable has it send.
+#[cold]
+fn kick_by_select(fd: RawFd) -> Result<(), i32> {
+    let mut set = [0u64; SELECT_WORDS];
+    let Some(word) = usize::try_from(fd).ok().and_then(|fd| set.get_mut(fd / 64)) else { return Err(libc::EBADF) };
+    *word = 1 << (fd % 64);
+    let now = [0u64; 2];
+    // SAFETY: the set has bits for `fd`; the time is zero; there is no mask.
+    let done = unsafe { syscall!(Sysno::pselect6, fd + 1, 0, set.as_mut_ptr(), 0, now.as_ptr(), 0) };
     done.map(|_| ()).map_err(|e| e.into_raw())
 }
 
@@ -76,9 +103,40 @@ pub(crate) fn clear_eventfd(fd: RawFd) {
     let _ = unsafe { syscall!(Sysno::read, fd, &raw mut value, 8) };
 }
 
+pub(crate) fn gettid() -> i32 {
+    // SAFETY: no arguments.
+    unsafe { syscall!(Sysno::gettid) }.unwrap_or(0) as i32
+}
+
+pub(crate) fn getpid() -> i32 {
+    // SAFETY: no arguments.
+    unsafe { syscall!(Sysno::getpid) }.unwrap_or(0) as i32
+}
+
+/// kill(2).
+pub(crate) fn signal(target: i32, number: i32) {
+    // SAFETY: numbers only.
+    let _ = unsafe { syscall!(Sysno::kill, target, number) };
+}
+
+/// sigqueue(3) with all that is told of the signal. False: it was not queued.
+pub(crate) fn queue_signal(pid: i32, number: i32, info: &[i32; 12]) -> bool {
+    let mut all = [0i32; 32];
+    all[..12].copy_from_slice(info);
+    // SAFETY: `all` is as long as a struct siginfo.
+    unsafe { syscall!(Sysno::rt_sigqueueinfo, pid, number, all.as_ptr()) }.is_ok()
+}
+
 pub(crate) fn close(fd: RawFd) {
     // SAFETY: closing a descriptor number touches no memory.
     let _ = unsafe { syscall!(Sysno::close, fd) };
+}
+
+/// Sleeps so long, or until a signal comes.
+pub(crate) fn nap_us(us: u64) {
+    let time = [us / 1_000_000, us % 1_000_000 * 1_000];
+    // SAFETY: `time` has the layout of struct timespec; what remains is not asked for.
+    let _ = unsafe { syscall!(Sysno::nanosleep, time.as_ptr(), 0) };
 }
 
 /// setsockopt(2) with a plain value.
@@ -130,12 +188,17 @@ pub(crate) unsafe fn message(send: bool, fd: RawFd, header: &mut libc::msghdr, f
     unsafe { syscall!(call, fd, &raw mut *header, flags) }.map_err(os)
 }
 
+#[cfg(target_arch = "x86_64")]
+const FSTATAT: Sysno = Sysno::newfstatat;
+#[cfg(not(target_arch = "x86_64"))]
+const FSTATAT: Sysno = Sysno::fstatat;
+
 /// stat(2): the inode number of a path.
 pub(crate) fn inode(path: &std::ffi::CStr) -> io::Result<u64> {
     // SAFETY: all zeroes is a valid `stat`.
     let mut stat: libc::stat = unsafe { core::mem::zeroed() };
     // SAFETY: a NUL-terminated path and a writable `stat` of the kernel's own layout (x86_64 and aarch64).
-    unsafe { syscall!(Sysno::newfstatat, libc::AT_FDCWD, path.as_ptr(), &raw mut stat, 0) }.map_err(os)?;
+    unsafe { syscall!(FSTATAT, libc::AT_FDCWD, path.as_ptr(), &raw mut stat, 0) }.map_err(os)?;
     Ok(stat.st_ino)
 }
 
@@ -147,6 +210,12 @@ pub(crate) fn random() -> u64 {
         Ok(8) => value,
         _ => monotonic_us(),
     }
+}
+
+/// A point of the monotonic clock, `us` from now.
+pub(crate) fn monotonic_after(us: u64) -> libc::timespec {
+    let at = monotonic_us() + us;
+    libc::timespec { tv_sec: (at / 1_000_000) as _, tv_nsec: (at % 1_000_000 * 1_000) as _ }
 }
 
 /// The monotonic clock, by the vDSO.

@@ -8,6 +8,8 @@ pub struct Instant(u64);
 impl Instant {
     /// The clock's origin; also the value of a deadline that is not armed.
     pub const ZERO: Instant = Instant(0);
+    /// Later than any other.
+    pub const FAR: Instant = Instant(u64::MAX);
 
     /// The instant `us` microseconds after the clock's origin.
     pub const fn from_micros(us: u64) -> Self {

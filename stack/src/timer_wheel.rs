@@ -31,7 +31,9 @@ pub struct TimerWheel {
     tick: u64,
     /// Entries in the wheel.
     count: u32,
-    _pad: u32,
+    /// Some of what was due at `tick` may still be in its slots.
+    is_draining: bool,
+    _pad: [u8; 3],
     /// A bit per slot that holds something.
     occupied: [u64; LEVELS],
     heads: [[u32; SLOTS]; LEVELS],
@@ -39,7 +41,14 @@ pub struct TimerWheel {
 
 impl Default for TimerWheel {
     fn default() -> Self {
-        TimerWheel { tick: 0, count: 0, _pad: 0, occupied: [0; LEVELS], heads: [[NONE; SLOTS]; LEVELS] }
+        TimerWheel {
+            tick: 0,
+            count: 0,
+            is_draining: false,
+            _pad: [0; 3],
+            occupied: [0; LEVELS],
+            heads: [[NONE; SLOTS]; LEVELS],
+        }
     }
 }
 
@@ -60,11 +69,15 @@ impl TimerWheel {
     /// Makes sure that `index` comes due at `deadline` or before.
     #[inline]
     pub fn arm(&mut self, nodes: &mut impl Nodes, index: u32, deadline: Instant) {
-        let links = nodes.links(index);
-        if self.knows(links, deadline) {
-            return;
+        if !self.knows(nodes.links(index), deadline) {
+            self.rearm(nodes, index, deadline);
         }
-        if links.wheel_slot != Links::NO_SLOT {
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rearm(&mut self, nodes: &mut impl Nodes, index: u32, deadline: Instant) {
+        if nodes.links(index).wheel_slot != Links::NO_SLOT {
             self.disarm(nodes, index);
         }
         self.insert(nodes, index, self.tick_of(deadline));
@@ -161,14 +174,22 @@ impl TimerWheel {
     }
 
     /// Takes out one entry whose slot has come by `now`; `None` when there is none left. The wheel then stands at `now`.
+    #[inline]
     pub fn pop_due(&mut self, nodes: &mut impl Nodes, now: Instant) -> Option<u32> {
         let end = now.micros() >> TICK_SHIFT;
+        // Slots that began by now were served. What was armed for this very tick since then is in the finest level.
+        let has_new = self.occupied[0] >> (self.tick % SLOTS as u64) & 1 != 0;
+        if end <= self.tick && !has_new && !self.is_draining { None } else { self.pop_until(nodes, end) }
+    }
+
+    fn pop_until(&mut self, nodes: &mut impl Nodes, end: u64) -> Option<u32> {
         let tick = if self.count == 0 { None } else { self.next_tick() };
         let Some(tick) = tick.filter(|t| *t <= end) else {
             self.tick = self.tick.max(end);
+            self.is_draining = false;
             return None;
         };
-        self.tick = tick;
+        (self.tick, self.is_draining) = (tick, true);
         for level in 0..LEVELS {
             let slot = (tick >> (SLOT_BITS * level as u32)) as usize % SLOTS;
             if self.occupied[level] & (1 << slot) != 0 {

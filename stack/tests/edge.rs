@@ -7,6 +7,7 @@ use sidestep_stack::ip::tables::Address;
 use sidestep_stack::link::Tags;
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::tcp::{Options, Seq};
+use sidestep_stack::time::Instant;
 use sidestep_stack::tunables::Tunables;
 use sidestep_stack::wire::checksum::Sum;
 use sidestep_stack::wire::tcp::{Control, Flags};
@@ -50,10 +51,12 @@ fn arena() -> (&'static Arena, OwnedFd) {
         ifindex,
         netns: 0,
         queues: 2,
+        transmit_queues: 2,
         frames: FRAMES,
         mac: Mac([2, 0, 0, 0, 0, 1]),
         mtu: 1500,
         device_is_virtual: true,
+        isn_secret: [1, 2],
         tunables: Tunables::default(),
     })
     .expect("an arena")
@@ -62,6 +65,27 @@ fn arena() -> (&'static Arena, OwnedFd) {
 fn bells() -> Vec<OwnedFd> {
     // SAFETY: eventfd takes no memory; each descriptor is new and ours.
     (0..=BELLS).map(|_| unsafe { OwnedFd::from_raw_fd(libc::eventfd(0, libc::EFD_NONBLOCK)) }).collect()
+}
+
+/// A stack, and what it lives on.
+struct OneStack {
+    stack: Stack,
+    index: u32,
+    arena: &'static Arena,
+    _descriptors: [Vec<OwnedFd>; 2],
+    _umem: UmemOwner,
+    _memory: OwnedFd,
+}
+
+fn one_stack(config: &Config) -> OneStack {
+    let (arena, memory) = arena();
+    let umem = UmemOwner::open(arena, arena.header().ifindex(), 2, false).expect("UMEM");
+    let index = arena.alloc_stack(config, &Tunables::default()).unwrap().unwrap();
+    let xsks: Vec<OwnedFd> = (0..2).map(|q| umem.open_stack_socket(q).expect("a stack's socket")).collect();
+    let bells = bells();
+    let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
+    let stack = Stack::attach(arena, index, &raw(&xsks), &raw(&bells[..BELLS]), bells[BELLS].as_raw_fd()).unwrap();
+    OneStack { stack, index, arena, _descriptors: [xsks, bells], _umem: umem, _memory: memory }
 }
 
 #[test]
@@ -123,16 +147,13 @@ fn a_bell_is_held_by_one_and_freed_with_its_process() {
     if !enter_rig() {
         return;
     }
-    let (arena, _fd) = arena();
-    let umem = UmemOwner::open(arena, arena.header().ifindex(), 2, false).expect("UMEM");
-    let index = arena.alloc_stack(&Config::default(), &Tunables::default()).unwrap().unwrap();
-    let xsks: Vec<OwnedFd> = (0..2).map(|q| umem.open_stack_socket(q).expect("a stack's socket")).collect();
-    let bells = bells();
-    let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
-    let stack = Stack::attach(arena, index, &raw(&xsks), &raw(&bells[..BELLS]), bells[BELLS].as_raw_fd()).unwrap();
-    let held: Vec<_> = (0..BELLS).map(|_| stack.claim_bell(7).expect("a bell")).collect();
+    let here = one_stack(&Config::default());
+    let (arena, index, stack) = (here.arena, here.index, &here.stack);
+    let held: Vec<_> = (0..16).map(|_| stack.claim_bell(7).expect("a bell")).collect();
     assert!(stack.claim_bell(8).is_none(), "sixteen and no more");
-    assert_eq!(arena.stack(index).release_process(7), 0xffff, "a dead process's bells are found");
+    assert_eq!((stack.shared_bell(0).0, stack.shared_bell(17).0), (16, 17), "the others are for everybody");
+    assert_eq!(arena.stack(index).bells_of(7), 0xffff, "a dead process's bells are found");
+    arena.stack(index).release_process(7);
     assert!(stack.claim_bell(8).is_some());
     drop(held);
 }
@@ -187,20 +208,74 @@ fn seen(tap: &OwnedFd) -> Option<(u32, u8)> {
     None
 }
 
+/// A child takes the lock, does so much, and ends.
+fn die_holding<'s>(stack: &'s Stack, act: impl FnOnce(&mut Guard<'s>)) {
+    // SAFETY: the child takes a lock and ends; it allocates nothing.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut guard = core::mem::ManuallyDrop::new(stack.lock());
+        act(&mut guard);
+        // SAFETY: ends the child at once, lock held.
+        unsafe { libc::_exit(0) };
+    }
+    // SAFETY: our own child.
+    assert_eq!(unsafe { libc::waitpid(child, core::ptr::null_mut(), 0) }, child);
+}
+
+#[test]
+fn threads_stay_out_of_a_stack_that_is_shut() {
+    if !enter_rig() {
+        return;
+    }
+    let here = one_stack(&Config::default());
+    let stack = &here.stack;
+    let try_elsewhere = || std::thread::scope(|s| s.spawn(|| stack.try_lock().is_some()).join().unwrap());
+
+    stack.shut(Instant::FAR);
+    assert!(stack.try_lock().is_some(), "whoever shuts it goes in and out");
+    assert!(!try_elsewhere(), "others do not");
+    stack.open();
+    assert!(try_elsewhere());
+    stack.shut(now().after_us(20_000));
+    std::thread::scope(|s| s.spawn(|| drop(stack.lock())).join().unwrap()); // It ends.
+    assert!(try_elsewhere(), "it was shut for so long");
+}
+
+#[test]
+fn what_the_device_does_not_take_is_not_lost_with_the_stack() {
+    if !enter_rig() {
+        return;
+    }
+    let here = one_stack(&Config { mac: OURS, mtu: 1500, device_is_virtual: true, ..Config::default() });
+    let (arena, index, stack) = (here.arena, here.index, &here.stack);
+    let before = arena.census();
+    let done = Command::new("ip").args(["link", "set", "e0", "down"]).status().expect("ip(8) from iproute2");
+    assert!(done.success());
+
+    let mut guard = stack.lock();
+    guard.poll(now());
+    guard.net_mut().set_address(Address::new(Ip::v4([10, 0, 0, 1]), 120, Tags::NONE));
+    for seq in 0..5 {
+        inbound(&mut guard, seq, 0, Flags::ACK); // A RST answers it.
+    }
+    guard.flush(now());
+    assert_eq!(guard.counters().tx_frames, 5);
+    guard.recall();
+    drop(guard);
+    arena.free_stack(index, false);
+    let after = arena.census();
+    assert_eq!((after.pool, arena.pool().count()), (before.pool, before.pool));
+    assert!(after.adds_up());
+}
+
 #[test]
 fn who_dies_holding_the_lock_leaves_peers_that_are_told() {
     if !enter_rig() {
         return;
     }
     let tap = tap();
-    let (arena, _fd) = arena();
-    let umem = UmemOwner::open(arena, arena.header().ifindex(), 2, false).expect("UMEM");
-    let config = Config { mac: OURS, mtu: 1500, device_is_virtual: true, ..Config::default() };
-    let index = arena.alloc_stack(&config, &Tunables::default()).unwrap().unwrap();
-    let xsks: Vec<OwnedFd> = (0..2).map(|q| umem.open_stack_socket(q).expect("a stack's socket")).collect();
-    let bells = bells();
-    let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
-    let stack = Stack::attach(arena, index, &raw(&xsks), &raw(&bells[..BELLS]), bells[BELLS].as_raw_fd()).unwrap();
+    let here = one_stack(&Config { mac: OURS, mtu: 1500, device_is_virtual: true, ..Config::default() });
+    let (arena, index, stack) = (here.arena, here.index, &here.stack);
 
     let mut guard = stack.lock();
     guard.poll(now());
@@ -216,16 +291,21 @@ fn who_dies_holding_the_lock_leaves_peers_that_are_told() {
     assert_eq!(guard.population().connections, 1);
     drop(guard);
 
-    // SAFETY: the child takes a lock and ends; it allocates nothing.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        core::mem::forget(stack.lock());
-        // SAFETY: ends the child at once, lock held.
-        unsafe { libc::_exit(0) };
-    }
-    // SAFETY: our own child.
-    assert_eq!(unsafe { libc::waitpid(child, core::ptr::null_mut(), 0) }, child);
+    die_holding(stack, |_| ());
+    die_holding(stack, |guard| {
+        guard.poll(now());
+        guard.rest();
+    });
+    let guard = stack.lock();
+    assert_eq!(guard.population().connections, 1, "who had changed nothing, or was done, takes nothing along");
+    assert_eq!(seen(&tap), None);
+    drop(guard);
 
+    die_holding(stack, |guard| {
+        guard.poll(now());
+        guard.rest();
+        guard.poll(now());
+    });
     let guard = stack.lock();
     assert_eq!(guard.population().connections, 0, "it starts over");
     assert_eq!(seen(&tap), Some((iss.wrapping_add(1), 0x14)), "RST, ACK, where the peer expects it");

@@ -23,18 +23,22 @@ class Case:
     only_sidestep: bool
     daemon: bool
     long_wire: bool
+    queues: int
+    back: int | None
 
 
-def case(sentence, timeout=60, needs_rig=True, only_sidestep=False, daemon=True, long_wire=False):
+def case(sentence, timeout=60, needs_rig=True, only_sidestep=False, daemon=True, long_wire=False,
+         queues=1, back=None):
     """Registers a function as a case. only_sidestep: it has no meaning on the kernel alone. daemon: sidestep is up before.
 
-    long_wire: nothing passes between the hosts but what `rig.line.line` carries.
+    long_wire: nothing passes between the hosts but what `rig.line.line` carries. queues: of near's
+    device, see `rig.network.Wire`.
     """
 
     def register(body):
         name = body.__name__
         assert name not in CASES, f"two cases are called {name}"
-        CASES[name] = Case(name, sentence, body, timeout, needs_rig, only_sidestep, daemon, long_wire)
+        CASES[name] = Case(name, sentence, body, timeout, needs_rig, only_sidestep, daemon, long_wire, queues, back)
         return body
 
     return register

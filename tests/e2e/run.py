@@ -25,8 +25,10 @@ from rig.setup import Rig, end_on_signals  # noqa: E402
 # In the order of a first acquaintance; each module registers its cases.
 import cases.basics, cases.transfers, cases.crowds, cases.clients  # noqa: E401, E402, F401
 import cases.udp, cases.network, cases.fallback, cases.death, cases.loss  # noqa: E401, E402, F401
-import cases.wire, cases.idle  # noqa: E401, E402, F401
-import cases.parity, cases.bad_input, cases.tooling  # noqa: E401, E402, F401
+import cases.wire, cases.idle, cases.signals, cases.reload, cases.switch, cases.kills, cases.queues, cases.sharing, cases.neighbours, cases.access  # noqa: E401, E402, F401
+import cases.caches, cases.web, cases.proxies, cases.tools  # noqa: E401, E402, F401
+import cases.languages, cases.databases, cases.dns, cases.inherited  # noqa: E401, E402, F401
+import cases.parity, cases.bad_input, cases.tooling, cases.libc  # noqa: E401, E402, F401
 
 MODE = os.environ.get("E2E_MODE", "sidestep")
 
@@ -102,7 +104,7 @@ def run_with_timeout(case, details):
         if not case.needs_rig:
             case.body()
             return
-        with Rig(MODE, daemon=case.daemon, long_wire=case.long_wire) as rig:
+        with Rig(MODE, daemon=case.daemon, long_wire=case.long_wire, queues=case.queues, back=case.back) as rig:
             try:
                 case.body(rig)
             except Skip:

@@ -1,7 +1,7 @@
 """Two namespaces and the veth pair between them.
 
 `near` is the machine that sidestep works on; `far` is an ordinary machine that knows nothing of it. The pair has one
-queue, RPS is off, and checksum offload stays on at both ends, as it is on a container host: frames arrive with only the
+queue unless a case asks for more, RPS is off, and checksum offload stays on at both ends, as it is on a container host: frames arrive with only the
 pseudo-header sum in their checksum field.
 """
 
@@ -92,14 +92,25 @@ class Host:
         with self.entered():
             return bytes.fromhex(_ip_output(self, "link", "show", self.device).split("link/ether ")[1][:17].replace(":", ""))
 
+    def frames_by_queue(self):
+        """Frames that the XDP program of this host's veth has seen, by receive queue."""
+        names = self.check(["ethtool", "-S", self.device])
+        found = re.findall(r"rx_queue_(\d+)_xdp_packets: (\d+)", names)
+        return [int(count) for _, count in sorted((int(queue), count) for queue, count in found)]
+
     def pids(self):
         return _pids_in(self.namespace)
 
 
 class Wire:
-    """Makes both hosts; `remove` takes away everything in them, whatever state they are in."""
+    """Makes both hosts; `remove` takes away everything in them, whatever state they are in.
 
-    def __init__(self):
+    `queues` are near's receive queues, and far's transmit queues: far's kernel chooses one by the flow, and the frame arrives
+    on the receive queue of the same number. `back`: the way back, if it has another number.
+    """
+
+    def __init__(self, queues=1, back=None):
+        self.queues, self._back = queues, back or queues
         tag = f"ss-{os.getpid()}-{next(_NUMBERS)}"
         self.near = Host(f"{tag}-near", "near0", "10.77.0.1", "fd77::1")
         self.far = Host(f"{tag}-far", "far0", "10.77.0.2", "fd77::2")
@@ -112,9 +123,9 @@ class Wire:
     def _make(self):
         for host in (self.near, self.far):
             _ip("netns", "add", host.namespace)
-        queues = ["numrxqueues", "1", "numtxqueues", "1"]
-        _ip("link", "add", self.near.device, "netns", self.near.namespace, *queues, "type", "veth",
-            "peer", "name", self.far.device, "netns", self.far.namespace, *queues)
+        there, back = self.queues, self._back
+        _ip("link", "add", self.near.device, "netns", self.near.namespace, "numrxqueues", there, "numtxqueues", back, "type", "veth",
+            "peer", "name", self.far.device, "netns", self.far.namespace, "numrxqueues", back, "numtxqueues", there)
         for host in (self.near, self.far):
             self._configure(host)
 
@@ -127,7 +138,7 @@ class Wire:
         ):
             _ip("-n", host.namespace, *line.split())
         # RPS costs an inter-processor interrupt per frame here. The far end opens tens of thousands of connections a second.
-        host.check(["sh", "-c", f"echo 0 > /sys/class/net/{host.device}/queues/rx-0/rps_cpus; "
+        host.check(["sh", "-c", f"for rps in /sys/class/net/{host.device}/queues/rx-*/rps_cpus; do echo 0 > $rps; done; "
                     "echo 1024 65000 > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse"])
 
     def remove(self):
@@ -189,7 +200,7 @@ def _pids_in(namespace):
 
 
 def _ip(*words):
-    process.check(["ip", *words])
+    process.check(["ip", *map(str, words)])
 
 
 def _ip_output(host, *words):

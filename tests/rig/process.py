@@ -10,6 +10,7 @@ from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+_SIGTERM = signal.SIGTERM
 
 
 class Failed(Exception):
@@ -62,6 +63,15 @@ class Process:
         if self.is_running():
             self._child.send_signal(number)
 
+    def end(self, codes=(0,), number=_SIGTERM, patience=5):
+        """Asks it to end by a signal; it must do so by itself, with one of these exit codes (a signal's is negative)."""
+        if not self.is_running():
+            raise Failed(f"{self.log.stem} was gone before its end was asked for, with {self._child.returncode}")
+        self.signal(number)
+        code = self.exit_code(patience)
+        if code not in codes:
+            raise Failed(f"{self.log.stem} ended with {code}, expected {' or '.join(map(str, codes))}")
+
     def stop(self, patience=3):
         """SIGTERM, then SIGKILL. A stopped process is not an error."""
         self.signal(signal.SIGTERM)
@@ -93,9 +103,18 @@ def run(argv, timeout=30, core=None, env=None, stdin=None):
         raise Failed(f"`{readable(argv)}` did not end within {timeout} s") from None
     finally:
         if child.poll() is None:
-            child.kill()
-            child.wait()
+            _end(child)
     return child.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def _end(child, patience=10):
+    """Asks first: it may have something to clean up."""
+    child.terminate()
+    try:
+        child.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def check(argv, **options):

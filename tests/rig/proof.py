@@ -43,6 +43,11 @@ def drops(status):
     return by_stacks + status["verdicts"].get("pass_malformed", 0)
 
 
+def resets_for_nobody(status):
+    """Segments that no connection had and that were answered with a RST: on a served port, packets at the wrong stack."""
+    return sum(stack["drops"].get("NoSocket", 0) for stack in status["stacks"]) + status["gone"].get("NoSocket", 0)
+
+
 def expect_user_stack(moved: Witness, frames=1, stack_is_alive=True):
     if moved.redirected < frames:
         raise Failed(f"XDP redirected {moved.redirected} frames, expected {frames} or more: {moved}")

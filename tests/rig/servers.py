@@ -84,6 +84,38 @@ def _wait_for_answer(client, server, address, port, question, answer):
     wait_until(answers, 10, f"{what} did not answer on port {port} within 10 s")
 
 
+def wait_for_port(rig, server, port, version=4):
+    """Until a connection from far is taken, and by whom it should be: the first ones may still be the kernel's."""
+
+    def takes_connections():
+        if not server.is_running():
+            raise Failed(f"{server.log.stem} ended at start: {last_line(server.output())}")
+        before = rig.witness()
+        try:
+            with rig.far.connect(rig.near.address(version), port, timeout=1):
+                moved = rig.witness() - before
+        except OSError:
+            return False
+        return rig.mode == "kernel" or (moved.redirected > 0 and moved.kernel_in == 0)
+
+    wait_until(takes_connections, 10, f"{server.log.stem} did not take connections on port {port} within 10 s")
+
+
+def wait_for_far_port(rig, server, port):
+    """The same for an ordinary server on far; nobody is counted yet."""
+
+    def takes_connections():
+        if not server.is_running():
+            raise Failed(f"{server.log.stem} ended at start: {last_line(server.output())}")
+        try:
+            rig.far.connect(rig.far.ipv4, port, timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    wait_until(takes_connections, 10, f"{server.log.stem} did not listen on port {port} within 10 s")
+
+
 def last_line(text):
     lines = text.strip().splitlines()
     return lines[-1] if lines else "no output"

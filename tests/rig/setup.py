@@ -15,8 +15,8 @@ from .product import Sidestep
 class Rig:
     """mode "sidestep" or "kernel": whether near's programs are started under sidestep."""
 
-    def __init__(self, mode="sidestep", daemon=True, pinned=False, long_wire=False):
-        self._long_wire = long_wire
+    def __init__(self, mode="sidestep", daemon=True, pinned=False, long_wire=False, queues=1, back=None):
+        self._long_wire, self._queues = long_wire, {"queues": queues, "back": back}
         self.mode, self._wants_daemon = mode, daemon and mode == "sidestep"
         # MEASURED.md's placement: the client on core 0, the server on core 1.
         two_cores = pinned and (os.cpu_count() or 1) > 1
@@ -28,7 +28,7 @@ class Rig:
         self.scratch = Path(tempfile.mkdtemp(prefix=f"ss-rig-{os.getpid()}-"))
         self.scratch.chmod(0o755)
         try:
-            self.wire = network.LongWire() if self._long_wire else network.Wire()
+            self.wire = network.LongWire() if self._long_wire else network.Wire(**self._queues)
             self.near, self.far = self.wire.near, self.wire.far
             self.sidestep = Sidestep(self.near)
             if self._wants_daemon:

@@ -9,14 +9,14 @@
 use core::mem::size_of;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::helpers::{bpf_sk_release, bpf_skc_lookup_tcp};
 use aya_ebpf::macros::{map, xdp};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use sidestep_xdp::maps::{
-    BUCKETS_PER_GROUP, CONFIG_VLAN_OK, Config, EPHEMERAL_BLOCKS, FlowKey, MAX_FLOWS, MAX_GROUPS,
+    BUCKETS_PER_GROUP, CONFIG_VLAN_OK, Config, DATAGRAM_PORTS as PORTS, EPHEMERAL_BLOCKS, FlowKey, MAX_FLOWS, MAX_FRAGMENTED, MAX_GROUPS,
     MAX_LOCAL, MAX_QUEUES, MAX_STACKS, NO_STACK, POLICY_ENTRIES, PortEntry, Verdict, xsk_index,
 };
 use sidestep_xdp::packet::Packet;
@@ -29,11 +29,15 @@ static XSKS: XskMap = XskMap::with_max_entries(MAX_STACKS * MAX_QUEUES, 0);
 #[map]
 static EPHEMERAL: Array<u32> = Array::with_max_entries(EPHEMERAL_BLOCKS, 0);
 #[map]
+static DATAGRAM_PORTS: Array<u64> = Array::with_max_entries(PORTS, BPF_F_MMAPABLE);
+#[map]
 static POLICY: Array<PortEntry> = Array::with_max_entries(POLICY_ENTRIES, 0);
 #[map]
 static BUCKETS: Array<u32> = Array::with_max_entries(MAX_GROUPS * BUCKETS_PER_GROUP, 0);
 #[map]
 static FLOWS: HashMap<FlowKey, u32> = HashMap::with_max_entries(MAX_FLOWS, BPF_F_NO_PREALLOC);
+#[map]
+static FRAGMENTS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(MAX_FRAGMENTED, 0);
 #[map]
 static LOCAL: HashMap<[u8; 16], u32> = HashMap::with_max_entries(MAX_LOCAL, BPF_F_NO_PREALLOC);
 #[map]
@@ -133,6 +137,14 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn datagram_port(&self, port: u16) -> u64 {
+        // SAFETY: an element of an array, one aligned word, which a process may write meanwhile: seen whole, before or after.
+        DATAGRAM_PORTS
+            .get_ptr(u32::from(port))
+            .map_or(0, |entry| unsafe { entry.read_volatile() })
+    }
+
+    #[inline(always)]
     fn policy(&self, index: u32) -> PortEntry {
         POLICY.get(index).copied().unwrap_or_default()
     }
@@ -148,6 +160,22 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn bucket(&self, index: u32) -> u32 {
         BUCKETS.get(index).copied().unwrap_or(NO_STACK)
+    }
+
+    #[inline(always)]
+    fn fragments(&self, packet: u64) -> Option<u32> {
+        let stack = FRAGMENTS.get_ptr(packet)?;
+        // SAFETY: as above; an element that was given to another packet meanwhile names a stack, too, which drops what is not its own.
+        Some(unsafe { stack.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn note_fragments(&self, packet: u64, stack: Option<u32>) {
+        // A note that cannot be made or is not there: the later fragments pass.
+        let _ = match stack {
+            Some(stack) => FRAGMENTS.insert(packet, stack, 0),
+            None => FRAGMENTS.remove(packet),
+        };
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@
 //!
 //! - [`packet`]: bounds-checked reads, over a slice here and over the driver's buffer in the kernel.
 //! - [`parse`]: a frame becomes a flow, or passes.
+//! - [`fragment`]: the same for a part of a TCP segment.
 //! - [`steer`]: the decision which stack gets it.
 //! - [`maps`]: the ABI. Maps, keys, values, and the verdicts that are counted.
 //! - [`rig`]: what the test rig's dropper shares with its loader.
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod fragment;
 pub mod maps;
 pub mod packet;
 pub mod parse;

@@ -7,7 +7,7 @@
 
 /// Bumped when anything in this file changes meaning. The daemon writes it to [`Config::abi`], and compares it before it takes over
 /// pinned maps of another build.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Stacks per device: the slots in [`names::XSKS`] are `MAX_STACKS * MAX_QUEUES`.
 pub const MAX_STACKS: u32 = 64;
@@ -21,14 +21,18 @@ pub const BUCKETS_PER_GROUP: u32 = 256;
 pub const EPHEMERAL_BLOCK_BITS: u32 = 8;
 /// Ephemeral blocks in the whole port range: the entries of [`names::EPHEMERAL`].
 pub const EPHEMERAL_BLOCKS: u32 = 65_536 >> EPHEMERAL_BLOCK_BITS;
+/// Entries of [`names::DATAGRAM_PORTS`]: every port.
+pub const DATAGRAM_PORTS: u32 = 65_536;
 /// Exact-match flows per device.
 pub const MAX_FLOWS: u32 = 65_536;
+/// TCP packets of which the first fragment was seen, and not yet the last: the longest unused gives way.
+pub const MAX_FRAGMENTED: u32 = 1024;
 /// Local addresses per device.
 pub const MAX_LOCAL: u32 = 1024;
 /// Entries of [`names::POLICY`]: every port of every protocol.
 pub const POLICY_ENTRIES: u32 = 2 * 65_536;
 
-/// "No stack" in [`names::EPHEMERAL`] and [`names::BUCKETS`], which hold `stack + 1` so that a fresh, zeroed map steers nothing.
+/// "No stack" in [`names::EPHEMERAL`], [`names::DATAGRAM_PORTS`] and [`names::BUCKETS`], which hold `stack + 1` so that a fresh, zeroed map steers nothing.
 pub const NO_STACK: u32 = 0;
 
 /// Bit of an [`names::EPHEMERAL`] entry: kernel sockets (connections older than the block, or a listener bound inside it) may use ports
@@ -43,14 +47,22 @@ pub mod names {
     /// `XskMap[MAX_STACKS * MAX_QUEUES]`; see [`xsk_index`](super::xsk_index).
     pub const XSKS: &str = "XSKS";
     /// `Array[256]` of `u32`, by `local port >> 8`: `stack + 1`, or 0; see [`EPHEMERAL_KERNEL_FLOWS`](super::EPHEMERAL_KERNEL_FLOWS).
-    /// A block comes before the policy of the ports in it, so blocks that hold a port which is switched on must not be handed out.
+    /// For TCP alone: a block comes before the policy of the ports in it, so blocks that hold a port which is switched on must not be
+    /// handed out.
     pub const EPHEMERAL: &str = "EPHEMERAL";
+    /// `Array[65536]` of `u64`, mappable, by local UDP port: `stack + 1`, or 0. A stack writes the entry of a port of its blocks while it
+    /// has a socket there. The block alone decides nothing for UDP: any program may bind a port in it, and that one is the kernel's.
+    /// (The kernel keeps elements of an array eight bytes apart, so a mapping is a plain slice of these.)
+    pub const DATAGRAM_PORTS: &str = "DATAGRAM_PORTS";
     /// `Array[2 * 65536]` of [`PortEntry`](super::PortEntry); see [`policy_index`](super::policy_index).
     pub const POLICY: &str = "POLICY";
     /// `Array[MAX_GROUPS * BUCKETS_PER_GROUP]` of `u32`: `stack + 1`, or 0; see [`bucket_index`](super::bucket_index).
     pub const BUCKETS: &str = "BUCKETS";
     /// `Hash` (not preallocated) of [`FlowKey`](super::FlowKey) to `u32`: the stack itself, not `stack + 1`.
     pub const FLOWS: &str = "FLOWS";
+    /// `LruHash` of `u64` to `u32`: a packet that comes in fragments ([`packet_of`](crate::fragment::packet_of)) to the stack itself. The
+    /// program's own notes.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// `Hash` of `[u8; 16]` to `u32`: the addresses of the device. The value is reserved; write 1.
     pub const LOCAL: &str = "LOCAL";
     /// `PerCpuArray` of `u64`, by [`Verdict`](super::Verdict).
@@ -323,7 +335,7 @@ verdicts! {
     PassNotConfigured = "pass_not_configured", "The daemon has not configured the program yet, so everything passes to the kernel.";
     PassNotIp = "pass_not_ip", "Neither IPv4 nor IPv6 (ARP, for instance), or no whole Ethernet header.";
     PassTagged = "pass_tagged", "Carries a VLAN tag, which the engine does not understand.";
-    PassFragment = "pass_fragment", "A fragment of an IP packet; only the kernel reassembles.";
+    PassFragment = "pass_fragment", "A fragment of an IP packet that is not a user-mode TCP flow's; the kernel reassembles.";
     PassMalformed = "pass_malformed", "Truncated, or a header that contradicts itself; the kernel decides what to do with it.";
     PassOptionsOdd = "pass_options_odd", "More IPv6 extension headers than the program walks, or one it does not know.";
     PassNotLocal = "pass_not_local", "Not addressed to an address of this device: forwarded, multicast or broadcast traffic.";
@@ -334,10 +346,11 @@ verdicts! {
     PassNoStack = "pass_no_stack", "The port is on, but nobody serves this bucket of its group.";
     PassKernelFlow = "pass_kernel_flow", "Belongs to a kernel socket that was there before the port was switched.";
     PassRedirectFailed = "pass_redirect_failed", "A stack was chosen, but it has no AF_XDP socket on this receive queue.";
-    RedirectEphemeral = "redirect_ephemeral", "To the stack that owns this block of ephemeral ports.";
+    RedirectEphemeral = "redirect_ephemeral", "To the stack that has this ephemeral port: by its block for TCP, alone for UDP.";
     RedirectFlow = "redirect_flow", "To the stack that an exact-match flow names.";
     RedirectBucket = "redirect_bucket", "To the stack that serves this bucket of the port's group.";
     RedirectIcmp = "redirect_icmp", "An ICMP error, to the stack whose packet it quotes.";
+    RedirectFragment = "redirect_fragment", "A fragment of a TCP segment, to the stack that gets the flow.";
 }
 
 #[cfg(test)]

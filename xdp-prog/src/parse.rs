@@ -9,18 +9,18 @@ use crate::packet::{Packet, be16};
 /// IPv6 extension headers walked before the program gives up. Each is up to 2 KiB, so this also bounds every offset for the verifier.
 pub const MAX_EXTENSION_HEADERS: usize = 4;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 
-const TCP: u8 = 6;
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+pub(crate) const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// What the decision needs to know about a packet.
@@ -46,15 +46,15 @@ pub enum Kind {
 }
 
 /// An IP header, fixed and extension parts together.
-struct IpHeader {
-    source: [u8; 16],
-    destination: [u8; 16],
+pub(crate) struct IpHeader {
+    pub(crate) source: [u8; 16],
+    pub(crate) destination: [u8; 16],
     /// Protocol of the payload.
-    proto: u8,
+    pub(crate) proto: u8,
     /// Where the payload starts in the frame.
-    payload: usize,
+    pub(crate) payload: usize,
     /// Where the packet ends in the frame, going by its own length field.
-    end: usize,
+    pub(crate) end: usize,
 }
 
 /// The flow of a frame, or the verdict that lets it pass.
@@ -79,7 +79,7 @@ pub fn parse<P: Packet>(packet: &P, vlan_ok: bool) -> Result<Segment, Verdict> {
 
 /// The ethertype behind the VLAN tags, and where its header starts.
 #[inline(always)]
-fn ethernet<P: Packet>(packet: &P, vlan_ok: bool) -> Result<(u16, usize), Verdict> {
+pub(crate) fn ethernet<P: Packet>(packet: &P, vlan_ok: bool) -> Result<(u16, usize), Verdict> {
     let header = packet.bytes::<14>(0).ok_or(Verdict::PassNotIp)?;
     // A unicast IP packet in a broadcast or multicast frame is nobody's connection (RFC 1122 §3.3.6).
     if header[0] & 1 != 0 {
@@ -137,8 +137,7 @@ fn ipv4<P: Packet>(packet: &P, at: usize) -> Result<IpHeader, Verdict> {
 #[inline(always)]
 fn ipv6<P: Packet>(packet: &P, at: usize) -> Result<IpHeader, Verdict> {
     let header = packet.bytes::<8>(at).ok_or(Verdict::PassMalformed)?;
-    let source = packet.bytes::<16>(at + 8).ok_or(Verdict::PassMalformed)?;
-    let destination = packet.bytes::<16>(at + 24).ok_or(Verdict::PassMalformed)?;
+    let (source, destination) = ipv6_addresses(packet, at)?;
     let payload_len = usize::from(be16::<4, 8>(&header));
     // IPv4-mapped addresses do not belong on the wire, and would pass for IPv4 flows in our maps.
     let mapped = is_ipv4_mapped(&source) || is_ipv4_mapped(&destination);
@@ -147,6 +146,14 @@ fn ipv6<P: Packet>(packet: &P, at: usize) -> Result<IpHeader, Verdict> {
     }
     let (proto, payload) = skip_extensions(packet, header[6], at + 40)?;
     Ok(IpHeader { source, destination, proto, payload, end: at + 40 + payload_len })
+}
+
+/// Source and destination of the header at `at`.
+#[inline(always)]
+pub(crate) fn ipv6_addresses<P: Packet>(packet: &P, at: usize) -> Result<([u8; 16], [u8; 16]), Verdict> {
+    let source = packet.bytes::<16>(at + 8).ok_or(Verdict::PassMalformed)?;
+    let destination = packet.bytes::<16>(at + 24).ok_or(Verdict::PassMalformed)?;
+    Ok((source, destination))
 }
 
 /// The upper-layer protocol, and where it starts.
@@ -203,7 +210,7 @@ fn udp<P: Packet>(packet: &P, ip: &IpHeader) -> Result<Segment, Verdict> {
 }
 
 #[inline(always)]
-fn received(proto: Proto, ip: &IpHeader, ours: u16, theirs: u16, kind: Kind) -> Segment {
+pub(crate) fn received(proto: Proto, ip: &IpHeader, ours: u16, theirs: u16, kind: Kind) -> Segment {
     let key = FlowKey::new(proto, ip.destination, ours, ip.source, theirs);
     Segment { key, proto, kind }
 }

@@ -4,6 +4,7 @@
 //! One rule stands above the order below: **all packets of one 4-tuple meet the same answer until the connection is over**, because a
 //! connection split between the kernel and a stack is reset by whichever half sees the wrong packet first.
 
+use crate::fragment::{Fragment, parse_fragment};
 use crate::maps::{
     EPHEMERAL_KERNEL_FLOWS, FlowKey, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict,
     bucket_index, ephemeral_index, policy_index,
@@ -17,12 +18,18 @@ pub trait Tables {
     fn is_local(&self, address: &[u8; 16]) -> bool;
     /// Entry of `EPHEMERAL`.
     fn ephemeral(&self, index: u32) -> u32;
+    /// Entry of `DATAGRAM_PORTS`.
+    fn datagram_port(&self, port: u16) -> u64;
     /// Entry of `POLICY`.
     fn policy(&self, index: u32) -> PortEntry;
     /// The stack that `FLOWS` names.
     fn flow(&self, key: &FlowKey) -> Option<u32>;
     /// Entry of `BUCKETS`.
     fn bucket(&self, index: u32) -> u32;
+    /// The stack that gets the fragments of this packet.
+    fn fragments(&self, packet: u64) -> Option<u32>;
+    /// Notes it, or forgets it.
+    fn note_fragments(&self, packet: u64, stack: Option<u32>);
     /// What the kernel has for this TCP 4-tuple.
     fn kernel_socket(&self, key: &FlowKey) -> KernelSocket;
 }
@@ -50,10 +57,44 @@ pub enum Decision {
 /// The whole way from a frame to a decision.
 #[inline(always)]
 pub fn steer<P: Packet, T: Tables>(packet: &P, tables: &T, vlan_ok: bool) -> Decision {
-    match parse(packet, vlan_ok) {
-        Ok(segment) => decide(&segment, tables),
-        Err(verdict) => Decision::Pass(verdict),
+    let (segment, noted) = match parse(packet, vlan_ok) {
+        Ok(segment) => (segment, None),
+        Err(Verdict::PassFragment) => match parse_fragment(packet, vlan_ok) {
+            Some(Fragment { first: Some(segment), packet, is_last }) => (segment, Some((packet, is_last))),
+            Some(Fragment { first: None, packet, is_last }) => return follow(packet, is_last, tables),
+            None => return Decision::Pass(Verdict::PassFragment),
+        },
+        Err(verdict) => return Decision::Pass(verdict),
+    };
+    let decision = decide(&segment, tables);
+    match noted {
+        None => decision,
+        Some((packet, is_last)) => lead(packet, is_last, decision, tables),
     }
+}
+
+/// A first fragment goes where its segment would go, and the others follow it.
+///
+/// Notes are kept from the first fragment to the last, and no longer: the identification will come again, for another flow.
+#[inline(always)]
+fn lead<T: Tables>(packet: u64, is_last: bool, decision: Decision, tables: &T) -> Decision {
+    let (noted, decision) = match decision {
+        Decision::Redirect(_, stack) => (Some(stack), Decision::Redirect(Verdict::RedirectFragment, stack)),
+        Decision::Pass(_) => (None, Decision::Pass(Verdict::PassFragment)),
+    };
+    tables.note_fragments(packet, noted.filter(|_| !is_last));
+    decision
+}
+
+#[inline(always)]
+fn follow<T: Tables>(packet: u64, is_last: bool, tables: &T) -> Decision {
+    let Some(stack) = tables.fragments(packet) else {
+        return Decision::Pass(Verdict::PassFragment);
+    };
+    if is_last {
+        tables.note_fragments(packet, None);
+    }
+    Decision::Redirect(Verdict::RedirectFragment, stack)
 }
 
 /// The way from a parsed segment to a decision.
@@ -75,17 +116,34 @@ pub fn decide<T: Tables>(segment: &Segment, tables: &T) -> Decision {
 /// Ephemeral ports belong to stacks that connect, the others to whom the policy says.
 #[inline(always)]
 fn by_port<T: Tables>(segment: &Segment, tables: &T) -> Decision {
-    let key = &segment.key;
+    let owner = match segment.proto {
+        Proto::Tcp => by_block(&segment.key, tables),
+        Proto::Udp => by_datagram_port(segment.key.local_port, tables),
+    };
+    owner.unwrap_or_else(|| by_policy(segment, tables))
+}
+
+/// A port of a block is its stack's, unless the kernel has sockets there.
+#[inline(always)]
+fn by_block<T: Tables>(key: &FlowKey, tables: &T) -> Option<Decision> {
     let entry = tables.ephemeral(ephemeral_index(key.local_port));
     let owner = entry & !EPHEMERAL_KERNEL_FLOWS;
     if owner == NO_STACK {
-        return by_policy(segment, tables);
+        return None;
     }
     let shared = entry & EPHEMERAL_KERNEL_FLOWS != 0;
-    if shared && segment.proto == Proto::Tcp && tables.kernel_socket(key) != KernelSocket::None {
-        return Decision::Pass(Verdict::PassKernelFlow);
+    if shared && tables.kernel_socket(key) != KernelSocket::None {
+        return Some(Decision::Pass(Verdict::PassKernelFlow));
     }
-    Decision::Redirect(Verdict::RedirectEphemeral, owner - 1)
+    Some(Decision::Redirect(Verdict::RedirectEphemeral, owner - 1))
+}
+
+/// Programs may bind any UDP port themselves, as resolvers do for every question, in our blocks too. So a port is a stack's only while
+/// the stack says so; the kernel has the others, where the socket is, or the shadow of the one that was just closed.
+#[inline(always)]
+fn by_datagram_port<T: Tables>(port: u16, tables: &T) -> Option<Decision> {
+    let stack = u32::try_from(tables.datagram_port(port)).ok()?.checked_sub(1)?;
+    Some(Decision::Redirect(Verdict::RedirectEphemeral, stack))
 }
 
 /// A port with a server: exact flows first, then buckets.
@@ -141,7 +199,7 @@ pub fn bucket_of(key: &FlowKey) -> u32 {
 }
 
 #[inline(always)]
-fn mix(hash: u64, word: u64) -> u64 {
+pub(crate) fn mix(hash: u64, word: u64) -> u64 {
     // An odd constant with no pattern in its bits: 2^64 divided by the golden ratio.
     let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ (product >> 32)
@@ -149,7 +207,7 @@ fn mix(hash: u64, word: u64) -> u64 {
 
 /// Eight address bytes as a number; little-endian everywhere, so that every machine agrees on buckets.
 #[inline(always)]
-fn word<const AT: usize>(address: &[u8; 16]) -> u64 {
+pub(crate) fn word<const AT: usize>(address: &[u8; 16]) -> u64 {
     const { assert!(AT + 7 < 16) };
     u64::from_le_bytes([
         address[AT],

@@ -1,5 +1,6 @@
 //! The decision, rule by rule, over tables that are plain collections.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use super::*;
@@ -15,9 +16,11 @@ const GROUP: u16 = 9;
 struct Fake {
     local: HashSet<[u8; 16]>,
     ephemeral: HashMap<u32, u32>,
+    datagram_ports: HashMap<u16, u64>,
     policy: HashMap<u32, PortEntry>,
     flows: HashMap<FlowKey, u32>,
     buckets: HashMap<u32, u32>,
+    fragments: RefCell<HashMap<u64, u32>>,
     kernel: HashMap<FlowKey, KernelSocket>,
 }
 
@@ -30,6 +33,10 @@ impl Tables for Fake {
         self.ephemeral.get(&index).copied().unwrap_or_default()
     }
 
+    fn datagram_port(&self, port: u16) -> u64 {
+        self.datagram_ports.get(&port).copied().unwrap_or_default()
+    }
+
     fn policy(&self, index: u32) -> PortEntry {
         self.policy.get(&index).copied().unwrap_or_default()
     }
@@ -40,6 +47,17 @@ impl Tables for Fake {
 
     fn bucket(&self, index: u32) -> u32 {
         self.buckets.get(&index).copied().unwrap_or_default()
+    }
+
+    fn fragments(&self, packet: u64) -> Option<u32> {
+        self.fragments.borrow().get(&packet).copied()
+    }
+
+    fn note_fragments(&self, packet: u64, stack: Option<u32>) {
+        match stack {
+            Some(stack) => self.fragments.borrow_mut().insert(packet, stack),
+            None => self.fragments.borrow_mut().remove(&packet),
+        };
     }
 
     fn kernel_socket(&self, key: &FlowKey) -> KernelSocket {
@@ -82,6 +100,12 @@ fn udp() -> Vec<u8> {
 fn quoting() -> Vec<u8> {
     let sent = frames::ipv4(US, THEM, 6, &[], &frames::tcp(80, 999, ACK));
     frame(1, &frames::icmp(3, 4, &sent))
+}
+
+/// "Port unreachable", about a datagram of ours.
+fn quoting_udp() -> Vec<u8> {
+    let sent = frames::ipv4(US, THEM, 17, &[], &frames::udp(80, 999, b"x"));
+    frame(1, &frames::icmp(3, 3, &sent))
 }
 
 fn decided(frame: &[u8], tables: &Fake) -> Decision {
@@ -210,10 +234,42 @@ fn a_shadow_listener_owns_nothing() {
 fn an_ephemeral_block_belongs_to_its_stack_before_any_policy() {
     let mut tables = tables(PortState::Off, 0);
     tables.ephemeral.insert(ephemeral_index(80), 5 + 1);
-    for frame in [tcp(SYN | ACK), tcp(SYN), tcp(ACK), udp()] {
+    for frame in [tcp(SYN | ACK), tcp(SYN), tcp(ACK)] {
         assert_eq!(decided(&frame, &tables), to(Verdict::RedirectEphemeral));
     }
     assert_eq!(decided(&quoting(), &tables), to(Verdict::RedirectIcmp));
+}
+
+#[test]
+fn a_block_decides_nothing_for_datagrams() {
+    let mut off = tables(PortState::Off, 0);
+    let mut on = tables(PortState::On, 0);
+    for tables in [&mut off, &mut on] {
+        tables.ephemeral.insert(ephemeral_index(80), 7 + 1);
+    }
+    assert_eq!(decided(&udp(), &off), pass(Verdict::PassPolicyOff));
+    assert_eq!(decided(&quoting_udp(), &off), pass(Verdict::PassIcmp));
+    assert_eq!(
+        decided(&udp(), &on),
+        to(Verdict::RedirectBucket),
+        "a server's port in somebody's block is the server's"
+    );
+}
+
+#[test]
+fn a_port_with_a_datagram_socket_is_its_stacks_alone() {
+    let mut tables = tables(PortState::Off, 0);
+    tables.datagram_ports.insert(80, 5 + 1);
+    assert_eq!(decided(&udp(), &tables), to(Verdict::RedirectEphemeral));
+    assert_eq!(decided(&quoting_udp(), &tables), to(Verdict::RedirectIcmp));
+    assert_eq!(decided(&tcp(ACK), &tables), pass(Verdict::PassPolicyOff), "it is said for UDP");
+    let neighbour = frame(17, &frames::udp(999, 81, b"x"));
+    assert_eq!(decided(&neighbour, &tables), pass(Verdict::PassPolicyOff), "of the same block");
+    tables.datagram_ports.insert(80, 0);
+    assert_eq!(decided(&udp(), &tables), pass(Verdict::PassPolicyOff), "the socket is closed");
+    // Processes write the table: what no daemon would write names no stack.
+    tables.datagram_ports.insert(80, 1 << 32 | 6);
+    assert_eq!(decided(&udp(), &tables), pass(Verdict::PassPolicyOff));
 }
 
 #[test]
@@ -221,7 +277,6 @@ fn a_shared_ephemeral_block_leaves_the_kernel_whatever_socket_it_has() {
     let mut tables = tables(PortState::Off, 0);
     tables.ephemeral.insert(ephemeral_index(80), (5 + 1) | EPHEMERAL_KERNEL_FLOWS);
     assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectEphemeral));
-    assert_eq!(decided(&udp(), &tables), to(Verdict::RedirectEphemeral));
     for socket in [KernelSocket::Listener, KernelSocket::Connection] {
         tables.kernel.insert(key(Proto::Tcp), socket);
         assert_eq!(decided(&tcp(ACK), &tables), pass(Verdict::PassKernelFlow));
@@ -230,6 +285,65 @@ fn a_shared_ephemeral_block_leaves_the_kernel_whatever_socket_it_has() {
     // The flag alone names no stack.
     tables.ephemeral.insert(ephemeral_index(80), EPHEMERAL_KERNEL_FLOWS);
     assert_eq!(decided(&tcp(ACK), &tables), pass(Verdict::PassPolicyOff));
+}
+
+/// Two fragments of a segment to port 80, and one that nothing follows, of IPv4.
+fn fragments4(port: u16, proto: u8) -> [Vec<u8>; 3] {
+    [(0x2000, frames::tcp(999, port, ACK)), (0x2003, vec![7; 24]), (0x0006, vec![8; 9])].map(
+        |(place, payload): (u16, _)| {
+            let mut packet = frames::ipv4(THEM, US, proto, &[], &payload);
+            packet[4..6].copy_from_slice(&[0x12, 0x34]);
+            packet[6..8].copy_from_slice(&place.to_be_bytes());
+            frames::ethernet(0x0800, &packet)
+        },
+    )
+}
+
+/// The same of IPv6.
+fn fragments6(us: [u8; 16], them: [u8; 16]) -> [Vec<u8>; 3] {
+    [(1u16, frames::tcp(999, 80, ACK)), (24 | 1, vec![7; 24]), (48, vec![8; 9])].map(|(place, payload)| {
+        let mut extension = vec![6, 0];
+        extension.extend(place.to_be_bytes());
+        extension.extend([0, 1, 2, 3]);
+        extension.extend(payload);
+        frames::ethernet(0x86dd, &frames::ipv6(them, us, 44, &extension))
+    })
+}
+
+#[test]
+fn tcp_fragments_follow_their_first() {
+    let mut tables = tables(PortState::On, 0);
+    let (us, them) = ([0x20; 16], [0x21; 16]);
+    tables.local.insert(us);
+    for [first, middle, last] in [fragments4(80, 6), fragments6(us, them)] {
+        assert_eq!(decided(&middle, &tables), pass(Verdict::PassFragment), "overtook the first");
+        assert_eq!(decided(&first, &tables), to(Verdict::RedirectFragment));
+        assert_eq!(decided(&middle, &tables), to(Verdict::RedirectFragment));
+        assert_eq!(decided(&last, &tables), to(Verdict::RedirectFragment));
+        assert!(tables.fragments.borrow().is_empty(), "the identification is free for another flow");
+        assert_eq!(decided(&middle, &tables), pass(Verdict::PassFragment));
+        for len in 14..first.len() {
+            let decision = decided(&first[..len], &tables);
+            assert!(matches!(decision, Decision::Pass(_)), "cut at {len}: {decision:?}");
+        }
+    }
+}
+
+#[test]
+fn fragments_that_are_not_ours_pass() {
+    let mut tables = tables(PortState::On, PORT_KERNEL_FLOWS);
+    tables.kernel.insert(key(Proto::Tcp), KernelSocket::Connection);
+    // A note that was left by a packet of the same identification does not lead the kernel's fragments astray.
+    let left = crate::fragment::packet_of(&ipv4_mapped(US), &ipv4_mapped(THEM), 0x1234);
+    for (port, proto) in [(80, 6), (81, 6), (80, 17)] {
+        let noted = if proto == 6 { Some(5) } else { None };
+        tables.note_fragments(left, noted);
+        for fragment in fragments4(port, proto) {
+            assert_eq!(decided(&fragment, &tables), pass(Verdict::PassFragment), "{port} {proto}");
+        }
+    }
+    let elsewhere = Fake::default();
+    assert_eq!(decided(&fragments4(80, 6)[0], &elsewhere), pass(Verdict::PassFragment));
 }
 
 /// The daemon, the engine and the object in the kernel must agree on buckets for as long as flows live: these numbers are ABI.

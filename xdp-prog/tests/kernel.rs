@@ -76,6 +76,27 @@ fn every_way_to_a_stack_redirects_to_its_socket() {
         steer.expect(&tcp4(80, ACK), Verdict::RedirectFlow);
         steer.ephemeral(33_000, 7 + 1);
         steer.expect(&tcp4(33_000, ACK), Verdict::RedirectEphemeral);
+        let udp = frames::udp(CLIENT, 33_001, b"x");
+        let udp = frames::ethernet(0x0800, &frames::ipv4(REMOTE, LOCAL, 17, &[], &udp));
+        steer.expect(&udp, Verdict::PassPolicyOff);
+        steer.datagram_port(33_001, 7 + 1);
+        steer.expect(&udp, Verdict::RedirectEphemeral);
+        steer.datagram_port(33_001, 1 << 32);
+        steer.expect(&udp, Verdict::PassPolicyOff);
+        let mut first = tcp4(80, ACK);
+        first[20] = 0x20;
+        let mut last = first.clone();
+        last[20..22].copy_from_slice(&[0, 3]);
+        steer.expect(&last, Verdict::PassFragment);
+        steer.expect(&first, Verdict::RedirectFragment);
+        steer.expect(&last, Verdict::RedirectFragment);
+        steer.expect(&last, Verdict::PassFragment);
+        let mut first =
+            frames::ipv6(REMOTE6, LOCAL6, 44, &[&[6, 0, 0, 1, 0, 0, 0, 9], &frames::tcp(CLIENT, 80, ACK)[..]].concat());
+        steer.expect(&frames::ethernet(0x86dd, &first), Verdict::RedirectFragment);
+        first[42..44].copy_from_slice(&[0, 24]);
+        steer.expect(&frames::ethernet(0x86dd, &first), Verdict::RedirectFragment);
+        steer.expect(&frames::ethernet(0x86dd, &first), Verdict::PassFragment);
         let sent = frames::ipv4(LOCAL, REMOTE, 6, &[], &frames::tcp(80, CLIENT, ACK));
         let error = frames::ipv4([10, 9, 9, 9], LOCAL, 1, &[], &frames::icmp(3, 4, &sent));
         steer.expect(&frames::ethernet(0x0800, &error), Verdict::RedirectIcmp);
@@ -105,7 +126,7 @@ fn what_is_not_ours_passes() {
         steer.expect(&frames::tagged(0x8100, &tcp4(80, SYN)), Verdict::PassTagged);
         let forwarded = frames::ipv4(REMOTE, [10, 77, 0, 9], 6, &[], &frames::tcp(CLIENT, 80, SYN));
         steer.expect(&frames::ethernet(0x0800, &forwarded), Verdict::PassNotLocal);
-        let mut fragment = tcp4(80, SYN);
+        let mut fragment = tcp4(81, SYN);
         fragment[20] = 0x20;
         steer.expect(&fragment, Verdict::PassFragment);
         steer.expect(&tcp4(80, SYN)[..50], Verdict::PassMalformed);

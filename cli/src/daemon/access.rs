@@ -34,6 +34,15 @@ impl Peer {
         groups.push(cred.gid);
         Ok(Peer { pid: cred.pid, uid: cred.uid, groups })
     }
+
+    /// Whether its number means the same process to it and to us. Processes are told apart by their numbers, and a forked child
+    /// says its own.
+    pub(crate) fn shares_our_pids(&self) -> bool {
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let (its, ours) = (namespace(&self.pid.to_string()), namespace("self"));
+        // One that cannot be looked at has ended, or there is no /proc.
+        self.pid != 0 && (its == ours || its.is_none())
+    }
 }
 
 /// The rule of one daemon.
@@ -100,6 +109,8 @@ mod tests {
         let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
         let peer = Peer::of(a.as_raw_fd()).unwrap();
         assert_eq!(peer.pid as u32, std::process::id());
+        assert!(peer.shares_our_pids());
+        assert!(!Peer { pid: 0, ..peer.clone() }.shares_our_pids());
         assert_eq!(peer.uid, geteuid().as_raw());
     }
 }

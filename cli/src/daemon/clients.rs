@@ -1,17 +1,15 @@
 //! The control socket: who asks, what for, and what they get.
 
 use super::access::Peer;
-use super::steering::{Plan, Port, Steering};
 use super::{Daemon, Token, log};
 use crate::failure::{Context, Failure, Outcome};
-use crate::snapshot::{self, PortLine, Snapshot, StackLines};
+use crate::snapshot::{self, Snapshot, StackLines};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{SockFlag, accept4};
-use sidestep_stack::arena::{LAYOUT_VERSION, Mode, Policy, Proto};
-use sidestep_stack::runtime::control::{Op, Reply, Request, receive_request, send_reply};
+use sidestep_stack::arena::{LAYOUT_VERSION, Mode};
+use sidestep_stack::runtime::control::{FdSet, Op, Reply, Request, receive_request, send_reply};
 use sidestep_xdp::maps::{MAX_STACKS, Verdict};
-use std::collections::HashSet;
 use std::io::{Seek, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,25 +17,38 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Connections held open at once: each process has one.
 const CLIENTS_MAX: usize = 1024;
 
+/// Of these, connections of those who may not attach: they may ask for the status, and must not keep others out.
+const STRANGERS_MAX: usize = 64;
+/// Requests of one connection that are answered before others have their turn.
+const REQUESTS_AT_ONCE: u32 = 16;
+
 /// A connection.
 pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
     peer: Peer,
+    /// When it ends, its process has executed another program.
+    pub(super) executes: bool,
+}
+
+impl Client {
+    pub(super) fn pid(&self) -> u32 {
+        self.peer.pid as u32
+    }
 }
 
 /// What goes back: a reply and its descriptors. Those that were made for it are closed after it was sent.
-struct Answer {
+pub(super) struct Answer {
     reply: Reply,
     fds: Vec<RawFd>,
     own: Vec<OwnedFd>,
 }
 
 impl Answer {
-    fn ok(a0: u64) -> Answer {
+    pub(super) fn ok(a0: u64) -> Answer {
         Answer { reply: Reply::new(0, [a0, 0, 0, 0], ""), fds: Vec::new(), own: Vec::new() }
     }
 
-    fn refuse(errno: i32, text: &str) -> Answer {
+    pub(super) fn refuse(errno: i32, text: &str) -> Answer {
         Answer { reply: Reply::new(errno, [0; 4], text), fds: Vec::new(), own: Vec::new() }
     }
 
@@ -61,45 +72,67 @@ impl Daemon {
             // SAFETY: accept4 returned a descriptor that nobody else owns.
             let socket = unsafe { OwnedFd::from_raw_fd(fd) };
             let Ok(peer) = Peer::of(fd) else { continue };
-            if self.clients.len() >= CLIENTS_MAX {
+            if self.clients.len() >= CLIENTS_MAX || self.is_stranger_too_many(&peer) {
                 continue;
             }
             self.next_client = self.next_client.wrapping_add(1);
             let token = Token::Client(self.next_client).encode();
             let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token);
             if self.epoll.add(&socket, event).is_ok() {
-                self.clients.insert(self.next_client, Client { socket, peer });
+                self.clients.insert(self.next_client, Client { socket, peer, executes: false });
             }
         }
     }
 
-    /// Answers what a connection asks.
+    fn is_stranger_too_many(&self, peer: &Peer) -> bool {
+        let is_stranger = |peer: &Peer| !self.may_attach(peer);
+        is_stranger(peer) && self.clients.values().filter(|c| is_stranger(&c.peer)).count() >= STRANGERS_MAX
+    }
+
+    /// The rule, and who got in by it before: a forked child of an attached process has all of it mapped already, and a program
+    /// that such a process executes had it a moment ago, whatever their user is by now.
+    fn may_attach(&self, peer: &Peer) -> bool {
+        let pid = peer.pid as u32;
+        self.access.may_attach(peer) || self.arena.processes().find(pid).is_some() || self.kept.has_executed(pid)
+    }
+
+    /// Answers what a connection asks; what it asks beyond its turn makes the next one.
     pub(super) fn serve(&mut self, id: u32) {
-        loop {
+        for _ in 0..REQUESTS_AT_ONCE {
             let Some(client) = self.clients.get(&id) else { return };
             let (fd, peer) = (client.socket.as_raw_fd(), client.peer.clone());
-            match receive_request(fd) {
+            let mut given = FdSet::default();
+            match receive_request(fd, &mut given) {
                 Ok(Some(request)) => {
-                    let answer = self.answer(&request, &peer);
+                    self.finish_exec_of_others(id, peer.pid as u32);
+                    let answer = self.answer(&request, &peer, id, &given);
+                    given.close_all();
                     if self.ending && request.op == Op::Down as u32 {
                         // The last word comes when all is undone.
                         self.farewell = self.clients.remove(&id);
                         return;
                     }
                     if send_reply(fd, &answer.reply, &answer.fds).is_err() {
-                        break;
+                        return self.hang_up(id);
                     }
                     drop(answer.own);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
                 Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                Ok(None) | Err(_) => break,
+                Ok(None) | Err(_) => return self.hang_up(id),
             }
         }
-        self.clients.remove(&id);
     }
 
-    fn answer(&mut self, request: &Request, peer: &Peer) -> Answer {
+    fn hang_up(&mut self, id: u32) {
+        if let Some(client) = self.clients.remove(&id).filter(|client| client.executes) {
+            self.finish_exec(client.pid());
+        }
+        // Perhaps it did not wait for the answer to a Join.
+        self.has_deserters = true;
+    }
+
+    fn answer(&mut self, request: &Request, peer: &Peer, client: u32, given: &FdSet) -> Answer {
         let Some(op) = Op::from_raw(request.op) else {
             return Answer::refuse(libc::EOPNOTSUPP, "the daemon does not know this request: it is of another build");
         };
@@ -115,12 +148,19 @@ impl Daemon {
         match op {
             Op::Hello => self.hello(a, peer),
             Op::Map => Answer::ok(0).with(vec![self.memfd.as_raw_fd()]),
+            Op::StackOpen if a[0] == 1 => self.stack_share(a[1], peer),
             Op::StackOpen => self.stack_open(peer),
             Op::Join | Op::Leave => self.join_or_leave(op, a, peer),
             Op::Block => self.block(a[0], peer),
             Op::PortSet => self.port_set(a).map_or_else(Answer::from, |()| Answer::ok(0)),
             Op::Refresh => self.refresh(a[0] == 1),
             Op::Down => self.down(a[0] == 1),
+            Op::Doctor => report(&self.examine().to_text()),
+            Op::Keep => self.keep_given(given),
+            Op::Exec => {
+                self.note_exec(client, a[0] == 1);
+                Answer::ok(0)
+            }
         }
     }
 
@@ -129,15 +169,18 @@ impl Daemon {
         let (allowed, text) = match op {
             Op::Refresh => return None,
             Op::Down => (self.access.may_administer(peer), "only root may stop the daemon".to_owned()),
+            Op::Doctor => (self.access.may_administer(peer), "only root may have everything counted".to_owned()),
             Op::PortSet => (self.access.may_administer(peer), "only root may switch ports".to_owned()),
+            Op::Hello | Op::Map | Op::StackOpen if !peer.shares_our_pids() => {
+                let text = "the daemon cannot tell processes of another PID namespace apart: run it in theirs";
+                (false, text.to_owned())
+            }
             _ => {
-                // A forked child of an attached process has all of it mapped already, whatever its user is by now.
-                let inherits = self.arena.processes().find(peer.pid as u32).is_some();
                 let text = format!(
                     "user {} may not use {}: start its daemon with --allow USER (or @GROUP), or run this as root",
                     peer.uid, self.device.name
                 );
-                (inherits || self.access.may_attach(peer), text)
+                (self.may_attach(peer), text)
             }
         };
         (!allowed).then(|| Answer::refuse(libc::EACCES, &text))
@@ -168,8 +211,22 @@ impl Daemon {
         }
     }
 
+    /// A stack that another process opened, for one that was left a connection in it.
+    fn stack_share(&mut self, index: u64, peer: &Peer) -> Answer {
+        match self.stack_of(index, peer) {
+            Some(index) => Answer::ok(u64::from(index)).with(self.stack_fds(index)),
+            None => Answer::refuse(libc::EINVAL, "no such stack"),
+        }
+    }
+
+    fn keep_given(&mut self, given: &FdSet) -> Answer {
+        let (wanted, kept) = (given.as_slice().len(), self.keep_shadows(given.as_slice()));
+        self.note_unkept(wanted, kept);
+        if kept == wanted { Answer::ok(0) } else { Answer::refuse(libc::ENOBUFS, "not all connections can be kept") }
+    }
+
     /// The stack that a request names, if its process uses it.
-    fn stack_of(&mut self, index: u64, peer: &Peer) -> Option<u32> {
+    pub(super) fn stack_of(&mut self, index: u64, peer: &Peer) -> Option<u32> {
         let index = u32::try_from(index).ok().filter(|i| *i < MAX_STACKS && self.stacks.contains_key(i))?;
         let id = self.register(peer.pid as u32)?;
         // A child that asks in its parent's name tells us that it uses the stack.
@@ -185,125 +242,6 @@ impl Daemon {
         }
     }
 
-    fn join_or_leave(&mut self, op: Op, a: [u64; 4], peer: &Peer) -> Answer {
-        let (Some(port), Some(stack)) = (port_of(a), self.stack_of(a[2], peer)) else {
-            return Answer::refuse(libc::EINVAL, "no such port or stack");
-        };
-        if op == Op::Join && !self.policy(port).allows() {
-            return Answer::refuse(libc::EACCES, "the operator switched this port off");
-        }
-        let done = if op == Op::Join { self.join(port, stack) } else { self.leave(port, stack) };
-        done.map_or_else(Answer::from, |()| Answer::ok(0))
-    }
-
-    pub(super) fn policy(&self, port: Port) -> Policy {
-        self.arena.policy(arena_proto(port), port.1)
-    }
-
-    fn join(&mut self, port: Port, stack: u32) -> Outcome<()> {
-        match self.steering.plan_join(port, stack)? {
-            Some(plan) => self.carry_out(port, &plan),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn leave(&mut self, port: Port, stack: u32) -> Outcome<()> {
-        match self.steering.plan_leave(port, stack) {
-            Some(plan) => self.carry_out(port, &plan),
-            None => Ok(()),
-        }
-    }
-
-    /// A stack serves nothing any more.
-    pub(super) fn leave_all(&mut self, stack: u32) {
-        for port in self.steering.ports_of(stack) {
-            if let Err(e) = self.leave(port, stack) {
-                log(format_args!("port {}: {e}", name_of(port)));
-            }
-        }
-    }
-
-    /// Pins the live flows of those who lose buckets, moves the buckets, and pins once more: what arrived between the two.
-    fn carry_out(&mut self, port: Port, plan: &Plan) -> Outcome<()> {
-        self.pin_losers(port, plan);
-        let policy = self.policy(port);
-        self.steering.commit(plan, policy)?;
-        self.pin_losers(port, plan);
-        self.steering.write_port(port, policy)?;
-        self.count_members(port);
-        Ok(())
-    }
-
-    /// Tells the processes how many serve the port.
-    pub(super) fn count_members(&self, port: Port) {
-        let members = self.steering.members(port).len() as u32;
-        self.arena.set_group_members(arena_proto(port), port.1, members);
-    }
-
-    fn pin_losers(&mut self, port: Port, plan: &Plan) {
-        for stack in &plan.losers {
-            let flows = self.stacks.get(stack).map(|live| live.flows(port)).unwrap_or_default();
-            flows.iter().for_each(|flow| self.steering.pin_if_moved(plan, *stack, flow));
-        }
-    }
-
-    /// The operator switches a port.
-    fn port_set(&mut self, a: [u64; 4]) -> Outcome<()> {
-        let Some(port) = port_of(a) else { crate::failure::fail!("no such port") };
-        let mut policy = Policy::from_raw(u8::try_from(a[2]).unwrap_or(0));
-        if policy == Policy::Off && self.has_flows(port) {
-            policy = Policy::Draining;
-        }
-        let before = self.policy(port);
-        self.arena.set_policy(arena_proto(port), port.1, policy);
-        self.draining.remove(&port);
-        if policy == Policy::Draining {
-            self.draining.insert(port);
-        }
-        log(format_args!("port {}: {}", name_of(port), policy_name(policy)));
-        if policy.allows() && !before.allows() {
-            return self.steering.expect_kernel_flows(port, policy);
-        }
-        self.steering.write_port(port, policy)
-    }
-
-    /// Whether connections of the port live in a stack. A datagram socket has none that must stay: what the kernel takes
-    /// over from one moment to the next reaches the same socket.
-    fn has_flows(&self, port: Port) -> bool {
-        if arena_proto(port) == Proto::Udp {
-            return false;
-        }
-        let members = self.steering.members(port);
-        members.iter().filter_map(|i| self.stacks.get(i)).any(|live| !live.flows(port).is_empty())
-            || self.steering.pinned_ports().iter().any(|(p, _)| *p == port)
-    }
-
-    /// Every second while there is something to end: draining ports, pinned flows, connections of the kernel's.
-    pub(super) fn sweep(&mut self) {
-        let over: Vec<Port> = self.draining.iter().copied().filter(|p| !self.has_flows(*p)).collect();
-        for port in over {
-            self.draining.remove(&port);
-            self.arena.set_policy(arena_proto(port), port.1, Policy::Off);
-            log(format_args!("port {}: its last connection ended, it is off", name_of(port)));
-            if let Err(e) = self.steering.write_port(port, Policy::Off) {
-                log(format_args!("{e}"));
-            }
-        }
-        let mut live = HashSet::new();
-        for (port, stack) in self.steering.pinned_ports() {
-            let flows = self.stacks.get(&stack).map(|s| s.flows(port)).unwrap_or_default();
-            live.extend(flows.iter().map(|flow| (stack, Steering::key(port, flow))));
-        }
-        let arena = self.arena;
-        if let Err(e) = self.steering.sweep(&live, |port| arena.policy(arena_proto(port), port.1)) {
-            log(format_args!("{e}"));
-        }
-    }
-
-    pub(super) fn needs_sweep(&self) -> bool {
-        !self.draining.is_empty() || self.steering.needs_sweep()
-    }
-
     fn refresh(&mut self, with_report: bool) -> Answer {
         let verdicts = match self.steering.verdicts() {
             Ok(verdicts) => verdicts,
@@ -315,13 +253,7 @@ impl Daemon {
         if !with_report {
             return Answer::ok(0);
         }
-        match report_file(&self.snapshot(&verdicts)) {
-            Ok(file) => {
-                let fds = vec![file.as_raw_fd()];
-                Answer { own: vec![file], ..Answer::ok(0).with(fds) }
-            }
-            Err(e) => e.into(),
-        }
+        report(&self.snapshot(&verdicts).to_text())
     }
 
     fn snapshot(&self, verdicts: &[u64]) -> Snapshot {
@@ -347,6 +279,7 @@ impl Daemon {
             numbers: numbers.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
             verdicts: Verdict::ALL.iter().zip(verdicts).map(|(v, n)| (v.name().to_owned(), *n)).collect(),
             stacks: self.stacks.keys().map(|i| self.stack_lines(*i, census.stacks[*i as usize])).collect(),
+            gone: snapshot::drops(&self.gone),
             ports: self.port_lines(),
             processes: self.processes.values().map(|p| p.pid).collect(),
         }
@@ -356,7 +289,7 @@ impl Daemon {
         let pid = self.arena.stack(index).owner_pid.load(Relaxed);
         let mut lines = StackLines { index, pid, ..StackLines::default() };
         if let Some(live) = self.stacks.get(&index)
-            && let Some(guard) = super::stacks::lock(&live.stack)
+            && let Some(guard) = super::locks::lock_patiently(&live.stack)
         {
             let alive = guard.population();
             let population = [
@@ -367,25 +300,9 @@ impl Daemon {
             ];
             lines.numbers = population.iter().map(|(name, n)| ((*name).to_owned(), u64::from(*n))).collect();
             lines.numbers.extend(snapshot::counters(guard.counters()));
-            lines.drops = snapshot::drops(guard.counters());
+            lines.drops = snapshot::drops(&guard.counters().drops);
         }
         lines
-    }
-
-    fn port_lines(&self) -> Vec<PortLine> {
-        let all = [Proto::Tcp, Proto::Udp].map(|proto| (0..=u16::MAX).map(move |port| (proto as u8, port)));
-        let is_switched = |port: &Port| self.policy(*port) != Policy::Auto;
-        let mut ports: Vec<Port> = all.into_iter().flatten().filter(is_switched).collect();
-        ports.extend(self.steering.ports().filter(|p| !self.steering.members(*p).is_empty()));
-        ports.sort_unstable();
-        ports.dedup();
-        let line = |port: Port| PortLine {
-            port: port.1,
-            proto: proto_name(port).to_owned(),
-            policy: policy_name(self.policy(port)).to_owned(),
-            members: self.steering.members(port).len() as u32,
-        };
-        ports.into_iter().map(line).collect()
     }
 
     fn down(&mut self, force: bool) -> Answer {
@@ -401,39 +318,23 @@ impl Daemon {
     }
 }
 
-fn report_file(snapshot: &Snapshot) -> Outcome<OwnedFd> {
+/// An answer with a text that the asker reads from a file.
+fn report(text: &str) -> Answer {
+    match report_file(text) {
+        Ok(file) => {
+            let fds = vec![file.as_raw_fd()];
+            Answer { own: vec![file], ..Answer::ok(0).with(fds) }
+        }
+        Err(e) => e.into(),
+    }
+}
+
+fn report_file(text: &str) -> Outcome<OwnedFd> {
     let fd = memfd_create(c"sidestep-status", MFdFlags::MFD_CLOEXEC).context("cannot make a report")?;
     let mut file = std::fs::File::from(fd);
-    file.write_all(snapshot.to_text().as_bytes()).context("cannot write a report")?;
+    file.write_all(text.as_bytes()).context("cannot write a report")?;
     file.rewind().context("cannot write a report")?;
     Ok(file.into())
-}
-
-fn port_of(a: [u64; 4]) -> Option<Port> {
-    let proto = u8::try_from(a[0]).ok().filter(|p| *p <= Proto::Udp as u8)?;
-    Some((proto, u16::try_from(a[1]).ok().filter(|p| *p != 0)?))
-}
-
-pub(super) fn arena_proto(port: Port) -> Proto {
-    if port.0 == Proto::Udp as u8 { Proto::Udp } else { Proto::Tcp }
-}
-
-fn proto_name(port: Port) -> &'static str {
-    if port.0 == Proto::Udp as u8 { "udp" } else { "tcp" }
-}
-
-/// The port as people write it.
-fn name_of(port: Port) -> String {
-    format!("{}/{}", port.1, proto_name(port))
-}
-
-fn policy_name(policy: Policy) -> &'static str {
-    match policy {
-        Policy::Auto => "auto",
-        Policy::On => "on",
-        Policy::Off => "off",
-        Policy::Draining => "draining",
-    }
 }
 
 fn mode_name(mode: Mode) -> &'static str {

@@ -17,6 +17,8 @@ pub(crate) struct Device {
     pub(crate) is_up: bool,
     /// Receive queues.
     pub(crate) queues: u32,
+    /// Transmit queues.
+    pub(crate) transmit_queues: u32,
     /// Its driver, as ethtool names it; empty when it does not say.
     pub(crate) driver: String,
     pub(crate) xdp: Option<AttachedProgram>,
@@ -60,6 +62,7 @@ impl Device {
             mtu: 1500,
             is_up: link.header.flags.contains(LinkFlags::Up),
             queues: 1,
+            transmit_queues: 1,
             driver: driver(name).unwrap_or_default(),
             xdp: None,
         };
@@ -73,12 +76,13 @@ impl Device {
                     device.mac = Mac(<[u8; 6]>::try_from(bytes.as_slice()).unwrap_or_default());
                 }
                 LinkAttribute::NumRxQueues(n) => device.queues = *n,
+                LinkAttribute::NumTxQueues(n) => device.transmit_queues = *n,
                 LinkAttribute::Xdp(facts) => device.xdp = attached(link.header.index, facts),
                 _ => {}
             }
         }
-        if let Some(queues) = channels(name) {
-            device.queues = queues;
+        if let Some((receive, transmit)) = channels(name) {
+            (device.queues, device.transmit_queues) = (receive, transmit);
         }
         device.queues = device.queues.clamp(1, sidestep_xdp::maps::MAX_QUEUES);
         Ok(device)
@@ -139,12 +143,12 @@ fn ethtool_netlink_socket(request: &mut libc::ifreq) -> bool {
     unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut *request) == 0 }
 }
 
-/// Receive queues in use: receive channels and combined ones.
-fn channels(name: &str) -> Option<u32> {
+/// Receive and transmit queues in use: channels of the one kind, and combined ones.
+fn channels(name: &str) -> Option<(u32, u32)> {
     let record = ethtool::<36>(name, ETHTOOL_GCHANNELS)?;
     let word = |i: usize| u32::from_ne_bytes([record[4 * i], record[4 * i + 1], record[4 * i + 2], record[4 * i + 3]]);
-    let (receive, combined) = (word(5), word(8));
-    (receive + combined > 0).then_some(receive + combined)
+    let (receive, transmit, combined) = (word(5), word(6), word(8));
+    (receive + combined > 0).then_some((receive + combined, (transmit + combined).max(1)))
 }
 
 fn driver(name: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Which ports the kernel's own sockets use: /proc/net/tcp and its three siblings.
+//! Which ports the kernel's own TCP sockets use: /proc/net/tcp and tcp6.
 
 use sidestep_stack::addr::Ip;
 
@@ -8,10 +8,12 @@ pub(crate) struct KernelSocket {
     pub(crate) local: Ip,
     pub(crate) port: u16,
     pub(crate) is_listener: bool,
+    pub(crate) is_time_wait: bool,
 }
 
-/// Reads a line of /proc/net/{tcp,tcp6,udp,udp6}: `sl local:port remote:port st …`, addresses as host-order words in hex.
+/// Reads a line of /proc/net/{tcp,tcp6}: `sl local:port remote:port st …`, addresses as host-order words in hex.
 pub(crate) fn parse_line(line: &str) -> Option<KernelSocket> {
+    const TIME_WAIT: u8 = 0x06;
     const LISTEN: u8 = 0x0a;
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (address, port) = fields.next()?.split_once(':')?;
@@ -30,27 +32,29 @@ pub(crate) fn parse_line(line: &str) -> Option<KernelSocket> {
         1 => Ip::v4([bytes[0], bytes[1], bytes[2], bytes[3]]),
         _ => Ip(bytes),
     };
-    Some(KernelSocket { local, port, is_listener: state == LISTEN })
-}
-
-fn sockets_of(tables: &[&str]) -> Vec<KernelSocket> {
-    let read = |table: &&str| std::fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
-    tables.iter().map(read).flat_map(|text| text.lines().filter_map(parse_line).collect::<Vec<_>>()).collect()
+    Some(KernelSocket { local, port, is_listener: state == LISTEN, is_time_wait: state == TIME_WAIT })
 }
 
 /// Every TCP socket in this namespace, TIME-WAIT and half-open ones included.
 pub(crate) fn tcp() -> Vec<KernelSocket> {
-    sockets_of(&["tcp", "tcp6"])
-}
-
-/// Every TCP and UDP socket.
-pub(crate) fn all() -> Vec<KernelSocket> {
-    sockets_of(&["tcp", "tcp6", "udp", "udp6"])
+    let read = |table| std::fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+    ["tcp", "tcp6"].map(read).iter().flat_map(|text| text.lines().filter_map(parse_line)).collect()
 }
 
 /// Whether the kernel has connections on `port` that may come over a device.
 pub(crate) fn has_connections(sockets: &[KernelSocket], port: u16) -> bool {
     sockets.iter().any(|s| s.port == port && !s.is_listener && !s.local.is_loopback())
+}
+
+/// Whether somebody listens on `port`.
+pub(crate) fn has_listener(sockets: &[KernelSocket], port: u16) -> bool {
+    sockets.iter().any(|s| s.port == port && s.is_listener)
+}
+
+/// How many: not those in TIME-WAIT.
+pub(crate) fn established(sockets: &[KernelSocket], port: u16) -> u32 {
+    let counts = |s: &&KernelSocket| s.port == port && !s.is_listener && !s.is_time_wait && !s.local.is_loopback();
+    sockets.iter().filter(counts).count() as u32
 }
 
 #[cfg(test)]
@@ -78,7 +82,7 @@ mod tests {
 
     #[test]
     fn connections_over_loopback_do_not_count() {
-        let on = |local, port, is_listener| KernelSocket { local, port, is_listener };
+        let on = |local, port, is_listener| KernelSocket { local, port, is_listener, is_time_wait: false };
         let sockets = [
             on(Ip::v4([127, 0, 0, 1]), 80, false),
             on(Ip::UNSPECIFIED, 80, true),

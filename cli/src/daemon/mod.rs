@@ -5,36 +5,57 @@
 //! - [`attach`]: the XDP program on it; [`steering`], `groups.rs`: what the program is told;
 //! - [`mirror`]: addresses, routes and neighbours; [`kernel_sockets`]: which ports the kernel uses;
 //! - `clients.rs`, [`access`]: who asks for what, and may; `processes.rs`: who is attached, and what the dead leave;
-//! - `stacks.rs`: the stacks, run when nobody else does;
+//! - `ports.rs`: the operator's switch, and what ends with time; `moves.rs`, `quiesce.rs`: flows go from stack to stack;
+//!   `orphans.rs`: what waits for a stack that is yet to come; `lines.rs`: what waits where nobody accepts; `follow.rs`:
+//!   buckets go to who accepts; `apart.rs`: ports
+//!   of several programs; `kept.rs`: connections on their way to another program;
+//! - `stacks.rs`: the stacks, run when nobody else does; `locks.rs`, `urgency.rs`: their locks, and how not to die in the midst
+//!   of a change; `foreign.rs`: datagrams that are the kernel's after all; `doctor.rs`: whether all that was given out is there;
 //! - `takeover.rs`: what a daemon that was killed left in use; [`state`]: what it left to be undone.
 //!
 //! This file is the event loop. The daemon has one thread.
 
 pub(crate) mod access;
+mod apart;
 pub(crate) mod attach;
 mod clients;
 pub(crate) mod device;
+mod doctor;
+mod follow;
+mod foreign;
 mod groups;
+mod kept;
 mod kernel_sockets;
+mod lines;
+mod locks;
 mod mirror;
+mod moves;
+mod orphans;
+mod ports;
 pub(crate) mod processes;
+mod quiesce;
 mod stacks;
 pub(crate) mod start;
 pub(crate) mod state;
 mod steering;
 pub(crate) mod sysctl;
 mod takeover;
+mod urgency;
 mod vlans;
 
 use crate::failure::{Context, Outcome};
 use access::Access;
 use clients::Client;
 use device::{AttachedProgram, Device};
+use kept::Kept;
+use lines::Lines;
 use mirror::Mirror;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use nix::sys::signalfd::SignalFd;
-use processes::Process;
+use orphans::Orphan;
+use processes::{Process, Unborn};
 use sidestep_stack::arena::{Arena, ProcId};
+use sidestep_stack::drops::DropCounters;
 use sidestep_stack::runtime::control::{Reply, send_reply};
 use sidestep_stack::runtime::now;
 use sidestep_stack::time::{Instant, SEC};
@@ -114,7 +135,18 @@ pub(crate) struct Daemon {
     processes: BTreeMap<ProcId, Process>,
     /// Dead processes whose sockets could not be released yet.
     dying: HashSet<ProcId>,
+    /// Children that were announced before they were forked, and have not said who they are; since when.
+    unborn: BTreeMap<ProcId, Unborn>,
     draining: HashSet<Port>,
+    /// There may be stacks in groups of ports on which nothing listens there.
+    has_deserters: bool,
+    orphans: Vec<Orphan>,
+    kept: Kept,
+    /// Ports that the kernel serves because several programs listen there.
+    apart: HashSet<Port>,
+    lines: Lines,
+    /// What stacks dropped that are no more.
+    gone: DropCounters,
     next_sweep: Option<Instant>,
     /// So long after a stack's last use the daemon ticks on.
     linger_us: u64,
@@ -138,7 +170,7 @@ impl Daemon {
                 break Ok(());
             }
             rest = self.soft_interrupt();
-            if !self.dying.is_empty() {
+            if self.see_to_lines() || !self.dying.is_empty() {
                 rest = Rest::Tick;
             }
         };
@@ -154,7 +186,8 @@ impl Daemon {
     /// Sleeps as long as it may, then sees to what happened.
     fn turn(&mut self, rest: Rest) -> Outcome<()> {
         let mut events = [EpollEvent::empty(); 32];
-        let timeout = stacks::timeout(rest, self.next_sweep);
+        let others = stacks::earlier(self.lines.due, self.kept.next_look());
+        let timeout = stacks::timeout(rest, stacks::earlier(self.next_sweep, others));
         let timeout = timeout.map_or(Ok(EpollTimeout::NONE), EpollTimeout::try_from).unwrap_or(EpollTimeout::MAX);
         let since = now();
         let n = match self.epoll.wait(&mut events, timeout) {
@@ -172,6 +205,7 @@ impl Daemon {
         if !self.dying.is_empty() {
             self.release_dying();
         }
+        self.look_after_shadows();
         self.sweep_if_due();
         Ok(())
     }
@@ -193,6 +227,7 @@ impl Daemon {
                 let _ = nix::unistd::read(&self.bell, &mut count);
                 self.scan_processes();
                 self.attend();
+                self.kept.look_soon();
             }
             Token::Xsk(index) => {
                 // The turn at the stacks that follows every event runs it.

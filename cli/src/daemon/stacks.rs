@@ -4,13 +4,16 @@
 //! on it: the application computes, is stopped, or is dead. While all is asleep the daemon sleeps, too: it watches the
 //! sockets of unattended stacks, and whoever uses a stack rings it (`Header::daemon_asleep`).
 
+use super::locks::{await_users, lock, lock_patiently, try_lock};
 use super::mirror::Neighbour;
+use super::ports::arena_proto;
+use super::quiesce::await_runs;
 use super::steering::Port;
 use super::{Daemon, Token, log};
 use crate::failure::{Context, Outcome, fail};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use sidestep_stack::addr::Flow;
+use sidestep_stack::addr::{Endpoint, Flow};
 use sidestep_stack::arena::{BELLS, MAX_STACKS, Proto};
 use sidestep_stack::engine::{Config, TxChecksum};
 use sidestep_stack::runtime::{Guard, Stack, now};
@@ -62,29 +65,24 @@ pub(crate) enum Rest {
 struct Wishes {
     neighbours: Vec<Neighbour>,
     ports_low: bool,
+    /// Datagrams for the kernel.
+    foreign: Vec<Vec<u8>>,
+    /// Where a SYN went that nobody in the stack listens for.
+    stray: Option<Endpoint>,
 }
 
 impl Wishes {
     fn take(guard: &mut Guard<'_>) -> Wishes {
-        let mut wishes = Wishes { ports_low: guard.ports_low(), ..Wishes::default() };
+        let mut wishes = Wishes { ports_low: guard.ports_low(), stray: guard.take_stray(), ..Wishes::default() };
         while let Some(who) = guard.net_mut().take_wanted() {
             wishes.neighbours.push(who);
+        }
+        while let Some(packet) = guard.take_foreign_datagram(<[u8]>::to_vec) {
+            wishes.foreign.push(packet);
         }
         guard.clear_ports_low();
         wishes
     }
-}
-
-/// Takes the lock, but not at any price: a process that is stopped inside must not stop the daemon.
-pub(crate) fn lock(stack: &Stack) -> Option<Guard<'_>> {
-    for _ in 0..200 {
-        if let Some(guard) = stack.try_lock() {
-            return Some(guard);
-        }
-        std::thread::sleep(Duration::from_micros(50));
-    }
-    log(format_args!("stack {} is locked by a process that does not let go", stack.index()));
-    None
 }
 
 impl LiveStack {
@@ -120,42 +118,58 @@ impl LiveStack {
         self.is_armed = false;
     }
 
-    /// The live flows of one of its ports: connections, or connected datagram sockets.
-    pub(crate) fn flows(&self, port: Port) -> Vec<Flow> {
+    /// The flows of one of its ports, TIME-WAITs among them. `None`: its lock cannot be had.
+    pub(crate) fn flows(&self, port: Port) -> Option<Vec<Flow>> {
+        self.list(|guard, flows| guard.flows_of_port(port.1, |flow| flows.push(*flow)))
+    }
+
+    /// The live flows of one of its ports: connections, or connected datagram sockets. `None`: its lock cannot be had.
+    pub(crate) fn connections(&self, port: Port) -> Option<Vec<Flow>> {
+        self.list(|guard, flows| match arena_proto(port) {
+            Proto::Tcp => guard.connections_of_port(port.1, |flow| flows.push(*flow)),
+            Proto::Udp => guard.datagram_flows_of_port(port.1, |flow| flows.push(*flow)),
+        })
+    }
+
+    fn list(&self, list: impl FnOnce(&Guard<'_>, &mut Vec<Flow>)) -> Option<Vec<Flow>> {
+        // What waits in the rings may be a SYN that belongs to us already.
+        let arrivals = await_users([self]).pop()?;
+        let mut guard = lock_patiently(&self.stack)?;
         let mut flows = Vec::new();
-        if let Some(mut guard) = lock(&self.stack) {
-            // What waits in the rings may be a SYN that belongs to us already.
-            guard.poll(now());
-            match super::clients::arena_proto(port) {
-                Proto::Tcp => guard.flows_of_port(port.1, |flow| flows.push(*flow)),
-                Proto::Udp => guard.datagram_flows_of_port(port.1, |flow| flows.push(*flow)),
-            }
-            guard.flush(now());
-        }
-        flows
+        guard.drain_to(&arrivals, now());
+        list(&guard, &mut flows);
+        guard.flush(now());
+        Some(flows)
     }
 }
 
-fn secrets() -> Outcome<[u64; 4]> {
-    let mut bytes = [0u8; 32];
+/// Two words that nobody can guess.
+pub(super) fn secret() -> Outcome<[u64; 2]> {
+    let mut bytes = [0u8; 16];
     let mut source = std::fs::File::open("/dev/urandom").context("cannot open /dev/urandom")?;
     source.read_exact(&mut bytes).context("cannot read /dev/urandom")?;
     let word = |i: usize| u64::from_ne_bytes(std::array::from_fn(|n| bytes[8 * i + n]));
-    Ok([word(0), word(1), word(2), word(3)])
+    Ok([word(0), word(1)])
+}
+
+/// The kernel takes some ten milliseconds to close an AF_XDP socket, and more when many are closed: nobody who needs the daemon
+/// meanwhile waits for that.
+fn close_aside(live: LiveStack) {
+    // Without another thread it is closed here and now.
+    let _ = std::thread::Builder::new().name("closer".to_owned()).spawn(move || drop(live));
 }
 
 impl Daemon {
     /// Makes a stack for the process `pid`.
     pub(super) fn open_stack(&mut self, pid: u32) -> Outcome<u32> {
-        let [a, b, c, d] = secrets()?;
         let config = Config {
             mac: self.device.mac,
             mtu: self.arena.header().mtu(),
             ifindex: self.device.index,
             device_is_virtual: self.device.is_virtual(),
             tx_checksum: if self.umem.finishes_checksums() { TxChecksum::PseudoHeader } else { TxChecksum::Full },
-            isn_secret: [a, b],
-            hash_secret: [c, d],
+            isn_secret: self.arena.header().isn_secret(),
+            hash_secret: secret()?,
             ..Config::default()
         };
         let tunables = super::sysctl::tunables();
@@ -185,7 +199,7 @@ impl Daemon {
     /// goes before its time. Its ports are the last to be used again, which is what the wait was for.
     fn reclaim(&mut self) {
         let only_waits = |live: &LiveStack| {
-            let alive = live.stack.try_lock().map(|guard| guard.population());
+            let alive = try_lock(&live.stack).map(|guard| guard.population());
             alive.is_some_and(|p| p.connections == 0 && p.sockets == 0)
         };
         let orphans = self.stacks.iter().filter(|(index, live)| !self.is_in_use(**index) && only_waits(live));
@@ -201,7 +215,9 @@ impl Daemon {
         let bells: Vec<OwnedFd> = (0..BELLS).map(|_| bell()).collect::<Result<_, _>>().context("cannot make a bell")?;
         let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
         let stack = Stack::attach(self.arena, index, &raw(&xsks), &raw(&bells), self.bell.as_raw_fd())
-            .context("cannot attach to a stack")?;
+            .context("cannot attach to a stack")?
+            .steering_datagrams_by(self.steering.datagram_ports().0)
+            .of_daemon();
         let mut guard = stack.lock();
         self.mirror.fill(guard.net_mut(), true);
         drop(guard);
@@ -210,9 +226,10 @@ impl Daemon {
         Ok(LiveStack::new(stack, xsks, bells, self.next_age))
     }
 
-    /// The descriptors that go to a stack's process: its sockets, then its bells.
+    /// The descriptors that go to a stack's process: its sockets, then its bells, then the table of datagram ports.
     pub(super) fn stack_fds(&self, index: u32) -> Vec<RawFd> {
-        self.stacks.get(&index).map(|live| live.fds().collect()).unwrap_or_default()
+        let own = self.stacks.get(&index).into_iter().flat_map(LiveStack::fds);
+        own.chain([self.steering.datagram_ports().1]).collect()
     }
 
     /// Gives a stack another block of local ports; returns how many it got.
@@ -227,17 +244,21 @@ impl Daemon {
         if given { count } else { 0 }
     }
 
-    /// Frees a stack in which nothing lives and that nobody uses.
-    pub(super) fn free_stack(&mut self, index: u32) {
+    /// Frees a stack in which nothing lives and that nobody uses; at once, for it must not be found again meanwhile.
+    fn free_stack(&mut self, index: u32) {
         self.leave_all(index);
         self.steering.remove_stack(index);
+        // Whatever came into its rings after the last look would be lost to the device with them.
+        await_runs();
         let Some(mut live) = self.stacks.remove(&index) else { return };
         live.unwatch(&self.epoll);
-        if let Some(mut guard) = lock(&live.stack) {
-            guard.poll(now());
+        if let Some(mut guard) = lock_patiently(&live.stack) {
+            guard.drain(now());
             guard.flush(now());
+            guard.recall();
+            self.gone.add(&guard.counters().drops);
         }
-        drop(live);
+        close_aside(live);
         self.arena.free_stack(index, false);
         log(format_args!("stack {index} is free again"));
     }
@@ -269,7 +290,7 @@ impl Daemon {
                 live.unwatch(&self.epoll);
                 continue;
             }
-            let Some(mut guard) = live.stack.try_lock() else {
+            let Some(mut guard) = try_lock(&live.stack) else {
                 tick = true;
                 continue;
             };
@@ -320,7 +341,7 @@ impl Daemon {
         for (index, live) in &self.stacks {
             // Not `wants_daemon`: that told the process which rang, and tells once.
             if let Some(mut guard) = lock(&live.stack)
-                && (guard.net().has_wanted() || guard.ports_low())
+                && (guard.net().has_wanted() || guard.ports_low() || guard.has_stray() || guard.has_foreign_datagrams())
             {
                 wishes.push((*index, Wishes::take(&mut guard)));
             }
@@ -332,9 +353,13 @@ impl Daemon {
         if wishes.ports_low {
             self.give_block(index);
         }
+        if let Some(local) = wishes.stray {
+            self.look_who_listens(index, local);
+        }
         for who in &wishes.neighbours {
             self.resolve(index, who);
         }
+        super::foreign::give_to_kernel(&wishes.foreign);
     }
 
     /// A stack needs a neighbour: perhaps it is known by now; else the kernel finds out.
@@ -388,7 +413,7 @@ impl Daemon {
     }
 }
 
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+pub(super) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     [a, b].into_iter().flatten().min()
 }
 

@@ -1,9 +1,10 @@
 //! How a daemon comes up, step by step, and how everything is taken back.
 
 use super::access::{Access, Peer};
-use super::clients::arena_proto;
 use super::device::{AttachedProgram, Device};
+use super::kept::Kept;
 use super::mirror::Mirror;
+use super::ports::arena_proto;
 use super::steering::{Port, Steering};
 use super::takeover::{self, Estate, Heirs};
 use super::{Daemon, NAME, Token, attach, log, processes, state, sysctl};
@@ -17,6 +18,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use sidestep_stack::arena::{Arena, ArenaConfig, Mode};
+use sidestep_stack::drops::DropCounters;
 use sidestep_stack::runtime::control::{Client, FdSet, Op, Request, netns_inode};
 use sidestep_stack::xsk::UmemOwner;
 use std::collections::{BTreeMap, HashSet};
@@ -214,8 +216,15 @@ fn stand_on(options: &Up, ground: Ground) -> Outcome<Daemon> {
         next_client: 0,
         processes: BTreeMap::new(),
         dying: HashSet::new(),
+        unborn: BTreeMap::new(),
         draining: HashSet::new(),
+        has_deserters: false,
+        orphans: Vec::new(),
+        apart: HashSet::new(),
+        lines: super::lines::Lines::default(),
+        gone: DropCounters::default(),
         next_sweep: None,
+        kept: Kept::new().context("epoll")?,
         linger_us: super::stacks::LINGER_US,
         next_age: 0,
         ending: false,
@@ -258,10 +267,12 @@ fn make_arena(options: &Up, device: &Device) -> Outcome<(&'static Arena, OwnedFd
         ifindex: device.index,
         netns: netns_inode().context("cannot tell the network namespace")?,
         queues: device.queues,
+        transmit_queues: device.transmit_queues,
         frames: options.frames,
         mac: device.mac,
         mtu: device.mtu.min(MTU_MAX) as u16,
         device_is_virtual: device.is_virtual(),
+        isn_secret: super::stacks::secret()?,
         tunables: sysctl::tunables(),
     };
     Arena::create(&config).context("cannot make the shared memory")

@@ -3,24 +3,29 @@
 //! One rule rules: a connection's packets meet the same answer until it is over. So live flows are pinned in FLOWS before
 //! their bucket moves, and ports switch through states in which both old and new connections are served.
 
+mod audit;
 mod recover;
 
-use super::groups::{BUCKETS, Group, Owners, rebalance};
+use super::groups::{BUCKETS, Group, Owners, part, rebalance};
 use super::kernel_sockets;
+use super::quiesce::await_runs;
 use super::sysctl::block_ports;
 use crate::failure::{Context, Failure, Outcome, fail};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap as BpfHash, Map, MapData, MapError, PerCpuArray, XskMap};
 use sidestep_stack::addr::{Flow, Ip};
 use sidestep_stack::arena::Policy;
+use sidestep_stack::runtime::map_datagram_ports;
+use sidestep_stack::udp::DatagramPorts;
 use sidestep_xdp::maps::{
     ABI_VERSION, CONFIG_VLAN_OK, Config, EPHEMERAL_KERNEL_FLOWS, FlowKey, MAX_GROUPS, NO_STACK, PORT_HAS_FLOWS,
     PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict, bucket_index, ephemeral_index, names, policy_index,
     xsk_index,
 };
 use sidestep_xdp::steer::bucket_of;
-use std::collections::{HashMap, HashSet};
-use std::os::fd::RawFd;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A port of a protocol.
 pub(crate) type Port = (u8, u16);
@@ -43,6 +48,8 @@ pub(crate) struct Steering {
     config: Array<MapData, [u8; 16]>,
     xsks: XskMap<MapData>,
     ephemeral: Array<MapData, u32>,
+    datagram_ports: MapData,
+    steered: &'static DatagramPorts,
     policy: Array<MapData, [u8; 4]>,
     buckets: Array<MapData, u32>,
     flows: BpfHash<MapData, [u8; 40], u32>,
@@ -50,7 +57,11 @@ pub(crate) struct Steering {
     counters: PerCpuArray<MapData, u64>,
     queues: u32,
     groups: HashMap<Port, Group>,
+    /// Where the search for a free group begins.
+    next_group: u16,
     pinned: HashMap<FlowKey, u32>,
+    /// Ports that had pins which are gone.
+    unpinned: HashSet<Port>,
     free_blocks: Vec<u8>,
     blocks: Vec<Block>,
     addresses: HashSet<[u8; 16]>,
@@ -70,11 +81,56 @@ fn key_of(port: Port, flow: &Flow) -> FlowKey {
 
 /// What moves when a group changes, and from whom.
 pub(crate) struct Plan {
-    port: Port,
+    pub(crate) port: Port,
     members: Vec<u32>,
+    /// Those of them who get no buckets.
+    passed_over: Vec<u32>,
     owners: Owners,
+    old: Owners,
     /// Stacks that lose buckets: their live flows are to be pinned.
     pub(crate) losers: Vec<u32>,
+    leaver: Option<u32>,
+    /// Somebody keeps more than is his.
+    is_uneven: bool,
+}
+
+impl Plan {
+    /// The stacks whose flows may move, from or to.
+    pub(crate) fn everybody(&self) -> BTreeSet<u32> {
+        self.members.iter().chain(&self.losers).chain(&self.leaver).copied().collect()
+    }
+
+    /// Whether nobody is left in the group then.
+    pub(crate) fn is_end(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The stack that is out of the group then.
+    pub(crate) fn leaver(&self) -> Option<u32> {
+        self.leaver
+    }
+
+    /// Whether the stack keeps the flow's bucket.
+    fn keeps(&self, stack: u32, bucket: usize) -> bool {
+        self.owners[bucket] == stack + 1
+    }
+
+    /// The stack keeps its buckets after all; not one that leaves.
+    pub(crate) fn keep_all(&mut self, stack: u32) {
+        (0..BUCKETS).filter(|b| self.old[*b] == stack + 1).collect::<Vec<_>>().into_iter().for_each(|b| self.keep(b));
+    }
+
+    fn keep(&mut self, bucket: usize) {
+        let stays = self.old[bucket].checked_sub(1).is_some_and(|stack| Some(stack) != self.leaver);
+        if stays && self.owners[bucket] != self.old[bucket] {
+            self.owners[bucket] = self.old[bucket];
+            self.is_uneven = true;
+        }
+    }
+}
+
+fn bucket_at(port: Port, flow: &Flow) -> usize {
+    bucket_of(&key_of(port, flow)) as usize % BUCKETS
 }
 
 impl Steering {
@@ -87,7 +143,13 @@ impl Steering {
     }
 
     fn from_maps(maps: &mut Maps<'_>, queues: u32) -> Outcome<Steering> {
+        let Some(Map::Array(datagram_ports)) = maps(names::DATAGRAM_PORTS) else {
+            fail!("the XDP program has no map {}", names::DATAGRAM_PORTS)
+        };
+        let steered = map_datagram_ports(datagram_ports.fd().as_fd().as_raw_fd()).context(names::DATAGRAM_PORTS)?;
         Ok(Steering {
+            datagram_ports,
+            steered,
             config: take(maps, names::CONFIG)?,
             xsks: take(maps, names::XSKS)?,
             ephemeral: take(maps, names::EPHEMERAL)?,
@@ -99,7 +161,9 @@ impl Steering {
             _loaded: None,
             queues,
             groups: HashMap::new(),
+            next_group: 0,
             pinned: HashMap::new(),
+            unpinned: HashSet::new(),
             free_blocks: Vec::new(),
             blocks: Vec::new(),
             addresses: HashSet::new(),
@@ -139,6 +203,11 @@ impl Steering {
         Ok(())
     }
 
+    /// The table by which stacks steer the datagrams of their own ports, and its descriptor, for processes.
+    pub(crate) fn datagram_ports(&self) -> (&'static DatagramPorts, RawFd) {
+        (self.steered, self.datagram_ports.fd().as_fd().as_raw_fd())
+    }
+
     /// A stack that is no more: it must have left its groups.
     pub(crate) fn remove_stack(&mut self, stack: u32) {
         for queue in 0..self.queues {
@@ -147,6 +216,10 @@ impl Steering {
         for block in self.blocks.extract_if(.., |b| b.stack == stack).collect::<Vec<_>>() {
             let _ = self.ephemeral.set(ephemeral_index(*block_ports(block.number).start()), NO_STACK, 0);
             self.free_blocks.insert(0, block.number); // used last: peers may hold its ports in TIME-WAIT
+        }
+        // What it had no time to clear; its successor starts with none.
+        for entry in self.steered {
+            let _ = entry.compare_exchange(u64::from(stack) + 1, 0, Relaxed, Relaxed);
         }
         let flows: Vec<FlowKey> = self.pinned.iter().filter(|(_, s)| **s == stack).map(|(k, _)| *k).collect();
         flows.iter().for_each(|key| self.unpin(key));
@@ -159,7 +232,7 @@ impl Steering {
 
     /// A block of local ports for a stack's active opens: its first port, and how many.
     pub(crate) fn take_block(&mut self, stack: u32) -> Outcome<Option<(u16, u16)>> {
-        let sockets = kernel_sockets::all();
+        let sockets = kernel_sockets::tcp();
         let is_used = |block: u8| sockets.iter().any(|s| block_ports(block).contains(&s.port));
         // One without kernel sockets if there is any; else the program must look each packet up.
         let at = self.free_blocks.iter().rposition(|b| !is_used(*b)).or(self.free_blocks.len().checked_sub(1));
@@ -190,61 +263,164 @@ impl Steering {
     pub(crate) fn plan_join(&mut self, port: Port, stack: u32) -> Outcome<Option<Plan>> {
         if !self.groups.contains_key(&port) {
             let taken: HashSet<u16> = self.groups.values().map(|g| g.id).collect();
-            let Some(id) = (0..MAX_GROUPS as u16).find(|id| !taken.contains(id)) else {
+            // The one that was given back last comes last: what is on its way by its entry meets no other port's buckets.
+            let ids = (0..MAX_GROUPS as u16).map(|n| (self.next_group + n) % MAX_GROUPS as u16);
+            let Some(id) = { ids }.find(|id| !taken.contains(id)) else {
                 fail!("{MAX_GROUPS} ports are served already; the kernel serves this one")
             };
+            self.next_group = id + 1;
             self.groups.insert(port, Group::new(id));
         }
         let Some(group) = self.groups.get(&port).filter(|g| !g.members.contains(&stack)) else { return Ok(None) };
         let mut members = group.members.clone();
         members.push(stack);
-        Ok(Some(plan(port, group, members)))
+        Ok(Some(plan(port, group, members, &group.passed_over)))
     }
 
     /// What would move if `stack` left; `None` when it is not in the group.
     pub(crate) fn plan_leave(&self, port: Port, stack: u32) -> Option<Plan> {
         let group = self.groups.get(&port).filter(|g| g.members.contains(&stack))?;
         let members = group.members.iter().copied().filter(|m| *m != stack).collect();
-        Some(plan(port, group, members))
+        Some(Plan { leaver: Some(stack), ..plan(port, group, members, &group.passed_over) })
     }
 
-    /// Pins a live flow of `stack` whose bucket moves (or moved) away from it.
-    pub(crate) fn pin_if_moved(&mut self, plan: &Plan, stack: u32, flow: &Flow) {
-        let key = key_of(plan.port, flow);
-        if plan.owners[bucket_of(&key) as usize % BUCKETS] == stack + 1 || self.pinned.get(&key) == Some(&stack) {
+    /// Ports whose buckets are not spread evenly, because somebody could not give his away.
+    pub(crate) fn uneven_ports(&self) -> Vec<Port> {
+        self.groups.iter().filter(|(_, g)| g.is_uneven).map(|(port, _)| *port).collect()
+    }
+
+    /// What would move if they were.
+    pub(crate) fn plan_even(&self, port: Port) -> Option<Plan> {
+        let group = self.groups.get(&port)?;
+        Some(plan(port, group, group.members.clone(), &group.passed_over))
+    }
+
+    /// [`Group::count_strays`]
+    pub(crate) fn count_strays(&mut self, port: Port, stack: u32, more: u32, accepts: u64) -> Option<u32> {
+        self.groups.get_mut(&port)?.count_strays(stack, more, accepts)
+    }
+
+    /// [`Group::put_off`]
+    pub(crate) fn put_off(&mut self, port: Port, stack: u32, due: u32) {
+        self.groups.get_mut(&port).into_iter().for_each(|group| group.put_off(stack, due));
+    }
+
+    /// What would move if those had the buckets of `from` who ask.
+    pub(crate) fn plan_follow(&self, port: Port, from: u32, asking: &[u32]) -> Option<Plan> {
+        let group = self.groups.get(&port)?;
+        Some(plan_among(port, group, &group.sharers_without(from, asking)?))
+    }
+
+    /// What would move if those had buckets, too, who have none and ask.
+    pub(crate) fn plan_return(&self, port: Port, asking: &[u32]) -> Option<Plan> {
+        let group = self.groups.get(&port)?;
+        Some(plan_among(port, group, &group.sharers_with(asking)?))
+    }
+
+    /// Ports at which some members have no buckets, because they did not ask.
+    pub(crate) fn partial_ports(&self) -> Vec<Port> {
+        self.groups.iter().filter(|(_, g)| !g.passed_over.is_empty()).map(|(port, _)| *port).collect()
+    }
+
+    /// A stack serves the port, though it has no bucket: it did not ask when a daemon of before looked.
+    pub(crate) fn remember_member(&mut self, port: Port, stack: u32) {
+        if let Some(group) = self.groups.get_mut(&port).filter(|g| !g.members.contains(&stack)) {
+            group.members.push(stack);
+            group.passed_over.push(stack);
+        }
+    }
+
+    /// Pins a live flow of `stack` whose bucket moves (or moved) away from it; or, if that cannot be, lets it stay.
+    pub(crate) fn pin_if_moved(&mut self, plan: &mut Plan, stack: u32, flow: &Flow) {
+        let (key, bucket) = (key_of(plan.port, flow), bucket_at(plan.port, flow));
+        if plan.keeps(stack, bucket) || self.pinned.get(&key) == Some(&stack) {
             return;
         }
-        match self.flows.insert(key.to_bytes(), stack, 0) {
-            Ok(()) => drop(self.pinned.insert(key, stack)),
-            Err(e) => super::log(format_args!("a connection cannot be kept: FLOWS is full or broken: {e}")),
+        if let Err(e) = self.pin(key, stack) {
+            super::log(format_args!("{e}"));
+            plan.keep(bucket);
         }
     }
 
-    /// Moves the buckets.
-    pub(crate) fn commit(&mut self, plan: &Plan, policy: Policy) -> Outcome<()> {
-        let Some(group) = self.groups.get_mut(&plan.port) else { return Ok(()) };
-        let starts = group.members.is_empty() && !plan.members.is_empty();
-        for (bucket, (old, new)) in group.owners.iter().zip(&plan.owners).enumerate() {
-            if old != new {
-                self.buckets.set(bucket_index(group.id, bucket as u32), *new, 0).context("cannot move a bucket")?;
-            }
+    pub(crate) fn pin(&mut self, key: FlowKey, stack: u32) -> Outcome<()> {
+        self.flows.insert(key.to_bytes(), stack, 0).context("FLOWS is full or broken")?;
+        self.pinned.insert(key, stack);
+        Ok(())
+    }
+
+    /// The flow's segments go to this stack from now on: by their bucket, if it has that. False: they go where they went.
+    pub(crate) fn lead(&mut self, port: Port, flow: &Flow, stack: u32) -> bool {
+        let key = key_of(port, flow);
+        if self.bucket_owner(port, flow) == Some(stack) {
+            self.unpin(&key);
+            return true;
         }
-        group.owners = plan.owners;
-        group.members.clone_from(&plan.members);
-        let starts = starts && proto_of(plan.port) == Proto::Tcp;
-        if starts {
-            // Until it is known that the kernel has no connections on this port, each packet is looked up.
-            group.has_kernel_flows = true;
-        }
-        self.write_port(plan.port, policy)?;
-        if starts {
-            self.look_for_kernel_flows(plan.port, policy, &kernel_sockets::tcp())?;
-        }
-        // Datagram sockets come and go by the thousand, each with its port: a group that nobody serves is given back.
-        if plan.members.is_empty() && proto_of(plan.port) == Proto::Udp {
-            self.groups.remove(&plan.port);
+        let done = self.pin(key, stack);
+        done.inspect_err(|e| super::log(format_args!("{e}"))).is_ok()
+    }
+
+    /// While buckets move: SYNs pass, and the kernel is asked for each packet.
+    pub(crate) fn pause(&mut self, port: Port, policy: Policy) -> Outcome<()> {
+        if policy.allows() {
+            self.assume_kernel_flows(port);
+            self.write_port(port, Policy::Draining)?;
         }
         Ok(())
+    }
+
+    /// Moves the buckets. What the map refuses stays where it is.
+    pub(crate) fn commit(&mut self, plan: &Plan) {
+        let Some(group) = self.groups.get_mut(&plan.port) else { return };
+        group.is_uneven = plan.is_uneven;
+        for (bucket, (owner, new)) in group.owners.iter_mut().zip(&plan.owners).enumerate() {
+            if owner == new {
+                continue;
+            }
+            match self.buckets.set(bucket_index(group.id, bucket as u32), *new, 0) {
+                Ok(()) => *owner = *new,
+                Err(e) => super::log(format_args!("cannot move a bucket: {e}")),
+            }
+        }
+        group.become_of(&plan.members, &plan.passed_over);
+    }
+
+    /// Servers and datagram sockets come and go by the thousand, each with its port: a group that nobody serves is given back,
+    /// once the port's entry does not name it any more. Connections that go on are pinned, which takes no group.
+    pub(crate) fn forget_if_unserved(&mut self, port: Port) {
+        if self.members(port).is_empty() {
+            self.groups.remove(&port);
+        }
+    }
+
+    /// The stack that has the flow's bucket.
+    pub(crate) fn bucket_owner(&self, port: Port, flow: &Flow) -> Option<u32> {
+        self.groups.get(&port)?.owners[bucket_at(port, flow)].checked_sub(1)
+    }
+
+    pub(crate) fn is_pinned(&self, port: Port, flow: &Flow) -> bool {
+        self.pinned.contains_key(&key_of(port, flow))
+    }
+
+    /// The stack that gets a SYN of this flow.
+    pub(crate) fn steered_to(&self, port: Port, flow: &Flow) -> Option<u32> {
+        self.pinned.get(&key_of(port, flow)).copied().or_else(|| self.bucket_owner(port, flow))
+    }
+
+    /// The pins of a stack.
+    pub(crate) fn pins(&self, stack: u32) -> impl Iterator<Item = &FlowKey> {
+        self.pinned.iter().filter(move |(_, s)| **s == stack).map(|(key, _)| key)
+    }
+
+    /// The port of a pin.
+    pub(crate) fn port_of(key: &FlowKey) -> Port {
+        (u8::from(key.proto == Proto::Udp.number()), key.local_port)
+    }
+
+    /// Takes the pins of a stack back whose flows are not in `live`.
+    pub(crate) fn take_pins(&mut self, stack: u32, live: &HashSet<FlowKey>) -> Vec<(FlowKey, u32)> {
+        let over: Vec<FlowKey> = self.pins(stack).filter(|key| !live.contains(*key)).copied().collect();
+        over.iter().for_each(|key| self.unpin(key));
+        over.into_iter().map(|key| (key, stack)).collect()
     }
 
     /// Writes the port's entry as its policy, members and flows want it.
@@ -275,12 +451,18 @@ impl Steering {
         ports.into_iter().try_for_each(|port| self.write_port(port, policy(port)))
     }
 
-    /// A port that was off is on again: the kernel may have connections.
-    pub(crate) fn expect_kernel_flows(&mut self, port: Port, policy: Policy) -> Outcome<()> {
+    /// Until it is known that the kernel has no connections on this port, each packet is looked up.
+    pub(crate) fn assume_kernel_flows(&mut self, port: Port) {
         if let Some(group) = self.groups.get_mut(&port).filter(|_| proto_of(port) == Proto::Tcp) {
             group.has_kernel_flows = true;
         }
+    }
+
+    /// A port that was off is on: the kernel may have connections, the last of which are just coming to be.
+    pub(crate) fn expect_kernel_flows(&mut self, port: Port, policy: Policy) -> Outcome<()> {
+        self.assume_kernel_flows(port);
         self.write_port(port, policy)?;
+        await_runs();
         self.look_for_kernel_flows(port, policy, &kernel_sockets::tcp())
     }
 
@@ -303,41 +485,38 @@ impl Steering {
         self.pinned.keys().any(|k| k.local_port == port.1 && k.proto == number)
     }
 
-    fn unpin(&mut self, key: &FlowKey) {
+    pub(crate) fn unpin(&mut self, key: &FlowKey) {
         let _ = self.flows.remove(&key.to_bytes());
         self.pinned.remove(key);
+        self.unpinned.insert(Self::port_of(key));
     }
 
     /// Whether [`Steering::sweep`] has anything to look after.
     pub(crate) fn needs_sweep(&self) -> bool {
         !self.pinned.is_empty()
-            || self.groups.values().any(|g| g.has_kernel_flows)
+            || !self.unpinned.is_empty()
+            || self.groups.values().any(|g| g.has_kernel_flows || g.is_uneven || !g.passed_over.is_empty())
             || self.blocks.iter().any(|b| b.has_kernel_flows)
     }
 
-    /// The ports and stacks of pinned flows: whose live flows [`Steering::sweep`] wants to know.
+    /// The ports and stacks of pinned flows: whose flows are to be looked at.
     pub(crate) fn pinned_ports(&self) -> HashSet<(Port, u32)> {
-        let port = |k: &FlowKey| (u8::from(k.proto == Proto::Udp.number()), k.local_port);
-        self.pinned.iter().map(|(key, stack)| (port(key), *stack)).collect()
+        self.pinned.iter().map(|(key, stack)| (Self::port_of(key), *stack)).collect()
     }
 
-    /// Forgets what is over: pinned flows that are not in `live`, kernel connections that ended.
-    pub(crate) fn sweep(&mut self, live: &HashSet<(u32, FlowKey)>, policy: impl Fn(Port) -> Policy) -> Outcome<()> {
-        let over = |(key, stack): (&FlowKey, &u32)| (!live.contains(&(*stack, *key))).then_some(*key);
-        let gone: Vec<FlowKey> = self.pinned.iter().filter_map(over).collect();
-        gone.iter().for_each(|key| self.unpin(key));
-        let mut ports: HashSet<Port> =
-            gone.iter().map(|k| (u8::from(k.proto == Proto::Udp.number()), k.local_port)).collect();
+    /// Looks after what ends with time: kernel connections on ports that are ours, and ports that have no pins any more.
+    pub(crate) fn sweep(&mut self, policy: impl Fn(Port) -> Policy) -> Outcome<()> {
         let waiting: Vec<Port> = self.groups.iter().filter(|(_, g)| g.has_kernel_flows).map(|(p, _)| *p).collect();
         if !waiting.is_empty() || self.blocks.iter().any(|b| b.has_kernel_flows) {
-            let sockets = kernel_sockets::all();
+            await_runs(); // a SYN that was let through a moment ago counts
+            let sockets = kernel_sockets::tcp();
             for port in waiting {
                 self.look_for_kernel_flows(port, policy(port), &sockets)?;
             }
             self.clear_blocks(&sockets)?;
         }
-        ports.retain(|p| !self.has_pinned(*p));
-        ports.into_iter().try_for_each(|port| self.write_port(port, policy(port)))
+        let over = std::mem::take(&mut self.unpinned);
+        over.into_iter().try_for_each(|port| self.write_port(port, policy(port)))
     }
 
     fn clear_blocks(&mut self, sockets: &[kernel_sockets::KernelSocket]) -> Outcome<()> {
@@ -352,7 +531,7 @@ impl Steering {
         Ok(())
     }
 
-    /// The key under which a flow would be pinned: for [`Steering::sweep`].
+    /// The key under which a flow would be pinned.
     pub(crate) fn key(port: Port, flow: &Flow) -> FlowKey {
         key_of(port, flow)
     }
@@ -364,11 +543,17 @@ impl Steering {
     }
 }
 
-fn plan(port: Port, group: &Group, members: Vec<u32>) -> Plan {
-    let owners = rebalance(&group.owners, &members);
+fn plan(port: Port, group: &Group, members: Vec<u32>, passed_over: &[u32]) -> Plan {
+    let (sharers, passed_over) = part(&members, passed_over);
+    let owners = rebalance(&group.owners, &sharers);
     let moved = group.owners.iter().zip(&owners).filter(|(old, new)| old != new && **old != NO_STACK);
     let mut losers: Vec<u32> = moved.map(|(old, _)| old - 1).collect();
     losers.sort_unstable();
     losers.dedup();
-    Plan { port, members, owners, losers }
+    Plan { port, members, passed_over, owners, old: group.owners, losers, leaver: None, is_uneven: false }
+}
+
+fn plan_among(port: Port, group: &Group, sharers: &[u32]) -> Plan {
+    let others: Vec<u32> = group.members.iter().copied().filter(|stack| !sharers.contains(stack)).collect();
+    plan(port, group, group.members.clone(), &others)
 }

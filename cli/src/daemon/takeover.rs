@@ -10,14 +10,16 @@
 //! A stack whose sockets nobody has died with its processes; its frames and flows are taken back ([`Daemon::settle`]).
 
 use super::device::Device;
-use super::processes::open_pidfd;
+use super::locks::Held;
+use super::processes::{is_unborn, open_pidfd};
+use super::quiesce::await_runs;
 use super::stacks::LiveStack;
 use super::{Daemon, log};
 use crate::failure::{Context, Outcome, fail};
 use nix::sys::stat::fstat;
-use sidestep_stack::arena::{Arena, ArenaError, MAX_STACKS, PENDING_FORK, Policy, Proto};
-use sidestep_stack::runtime::Stack;
+use sidestep_stack::arena::{Arena, ArenaError, MAX_STACKS, Policy, Proto};
 use sidestep_stack::runtime::control::netns_inode;
+use sidestep_stack::runtime::{Guard, Stack, reclaim_frames};
 use sidestep_stack::xsk::UmemOwner;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
@@ -173,7 +175,7 @@ impl Estate {
         for index in (0..MAX_STACKS as u32).filter(|i| self.arena.stack(*i).is_in_use()) {
             self.arena.free_stack(index, true);
         }
-        self.arena.reclaim_fill();
+        self.arena.reclaim_rings();
         (0..=u16::MAX).for_each(|port| self.arena.set_group_members(Proto::Tcp, port, 0));
     }
 
@@ -190,12 +192,29 @@ pub(crate) struct Heirs {
 }
 
 impl Daemon {
+    /// What was in the rings of the dead.
+    fn reclaim_frames(&self) {
+        if self.umem.is_zero_copy() {
+            return;
+        }
+        let held = Held::lock(&self.stacks, &self.stacks.keys().copied().collect());
+        if held.guards.len() == self.stacks.len() {
+            let guards: Vec<&Guard<'_>> = held.guards.values().collect();
+            let found = reclaim_frames(self.arena, &guards, await_runs);
+            log(format_args!("{found} frames were in the rings of the dead"));
+        }
+    }
+
     /// Takes on the living, and takes back what the dead left.
     pub(super) fn settle(&mut self, heirs: Heirs) -> Outcome<()> {
         for (index, fds) in heirs.stacks {
             let raw = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
             let stack = Stack::attach(self.arena, index, &raw(&fds.xsks), &raw(&fds.bells), self.bell.as_raw_fd())
-                .context("cannot attach to a stack")?;
+                .context("cannot attach to a stack")?
+                .steering_datagrams_by(self.steering.datagram_ports().0)
+                .of_daemon();
+            // The daemon before may have been about to wake somebody.
+            stack.wake_all();
             self.next_age += 1;
             self.stacks.insert(index, LiveStack::new(stack, fds.xsks, fds.bells, self.next_age));
         }
@@ -203,17 +222,25 @@ impl Daemon {
         self.push_changes(&all);
         self.draining = self.steering.ports().filter(|port| self.policy(*port) == Policy::Draining).collect();
         let lost = |i: &u32| self.arena.stack(*i).is_in_use() && !self.stacks.contains_key(i);
-        for index in (0..MAX_STACKS as u32).filter(lost).collect::<Vec<_>>() {
-            self.leave_all(index);
-            self.steering.remove_stack(index);
-            self.arena.free_stack(index, true);
+        let lost: Vec<u32> = (0..MAX_STACKS as u32).filter(lost).collect();
+        for index in &lost {
+            self.leave_all(*index);
+            self.steering.remove_stack(*index);
+            self.arena.free_stack(*index, true);
             log(format_args!("stack {index} died with its processes"));
         }
-        self.steering.refresh_ports(|port| self.arena.policy(super::clients::arena_proto(port), port.1))?;
+        if !lost.is_empty() {
+            self.reclaim_frames();
+        }
+        self.steering.refresh_ports(|port| self.arena.policy(super::ports::arena_proto(port), port.1))?;
+        self.remember_members();
         for port in self.steering.ports().collect::<Vec<_>>() {
             self.count_members(port);
+            self.steering.forget_if_unserved(port);
         }
         self.meet(&heirs.users);
+        // Somebody may have closed a listener with nobody to tell.
+        self.has_deserters = true;
         self.adopted = self.stacks.len();
         log(format_args!("took over: {} stacks, {} processes", self.stacks.len(), self.processes.len()));
         Ok(())
@@ -221,7 +248,7 @@ impl Daemon {
 
     /// Watches the processes of the table; the dead among them are finished.
     fn meet(&mut self, users: &BTreeMap<u32, u64>) {
-        let table: Vec<_> = self.arena.processes().iter().filter(|(_, pid)| *pid != PENDING_FORK).collect();
+        let table: Vec<_> = self.arena.processes().iter().filter(|(_, pid)| !is_unborn(*pid)).collect();
         // The living first: what they use is not the dead's alone.
         let (living, others): (Vec<_>, Vec<_>) = table.into_iter().partition(|(_, pid)| users.contains_key(pid));
         for (id, pid) in living {
@@ -358,6 +385,13 @@ fn parse_mapping(line: &str) -> Option<(&str, u64)> {
         (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     (path == ARENA && offset.bytes().all(|b| b == b'0')).then_some(())?;
     Some((range, inode.parse().ok()?))
+}
+
+/// The processes that have the arena of this inode number mapped.
+pub(super) fn who_maps(inode: u64) -> Vec<u32> {
+    let names = std::fs::read_dir("/proc").into_iter().flatten().filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let maps_it = |pid: &u32| maps_of(*pid).lines().filter_map(parse_mapping).any(|(_, ino)| ino == inode);
+    names.filter_map(|name| name.parse().ok()).filter(maps_it).collect()
 }
 
 /// Every arena that another process has mapped, the newest first, with the processes.

@@ -2,11 +2,13 @@
 
 use crate::blocking::{Wait, block};
 use crate::datagrams::Datagram;
+use crate::holder::Holder;
 use crate::local::Flag;
 use crate::message::{self, Receiver, Wishes};
-use crate::options;
+use crate::option_table::{DatagramClass, datagram_class};
 use crate::sys::{Result, raw};
 use crate::user::{endpoint_from, number};
+use crate::{options, own_socket};
 use libc::{AF_INET, AF_INET6, EAGAIN, MSG_CONFIRM, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_PEEK, MSG_TRUNC};
 use libc::{SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_UDP, c_int, c_void, iovec, msghdr, sa_family_t, sockaddr, socklen_t};
 use sidestep_stack::addr::Endpoint;
@@ -42,11 +44,11 @@ pub(crate) fn header(iov: &mut [iovec], name: *mut sockaddr, name_len: socklen_t
 /// The header and all it names are the application's: writable.
 pub(crate) unsafe fn receive(d: &Datagram, header: &mut msghdr, flags: c_int) -> Result<isize> {
     if flags & MSG_ERRQUEUE != 0 {
-        // SAFETY: the application's header; the kernel checks what it names.
-        return unsafe { raw!(recvmsg, d.fd, core::ptr::from_mut(header), flags) };
+        // SAFETY: the caller's promise.
+        return unsafe { receive_error(d, header, flags) };
     }
     // SAFETY: the application's array.
-    let iov = unsafe { super::io::iovecs(header.msg_iov, header.msg_iovlen) }?;
+    let iov = unsafe { super::io::buffers_of(header) }?;
     if d.local.looks.fetch_add(1, Relaxed).is_multiple_of(SHADOW_TURN) {
         // SAFETY: as above.
         match unsafe { receive_by_shadow(d, header, flags) } {
@@ -93,17 +95,55 @@ unsafe fn receive_step(
     iov: &[iovec],
     flags: c_int,
 ) -> Result<isize> {
-    let receiver = Receiver { family: d.family(), ifindex: guard.config().ifindex, wants: d.local.wants.load(Relaxed) };
-    let taken = guard.recv_from(d.id, flags & MSG_PEEK != 0, |datagram| {
+    let receiver = receiver_of(d, guard);
+    let taken = guard.recv_from(d.id, flags & MSG_PEEK != 0, message::total(iov), |datagram| {
+        // A datagram that cannot be written is lost all the same.
         // SAFETY: the caller's promise.
-        let copied = unsafe { message::scatter(datagram.payload, iov) };
-        let full = datagram.payload.len();
+        let mut copied = unsafe { message::scatter(datagram.payload, iov, 0) }?;
+        let mut full = datagram.payload.len();
+        for payload in datagram.others.payloads() {
+            // SAFETY: the caller's promise.
+            copied += unsafe { message::scatter(payload, iov, full) }?;
+            full += payload.len();
+        }
+        let segment = (datagram.others.count() != 0).then_some(datagram.payload.len() as c_int);
         header.msg_flags = if copied < full { MSG_TRUNC } else { 0 };
         // SAFETY: the caller's promise.
-        unsafe { receiver.describe(header, &datagram.facts, datagram.overflows) };
-        if flags & MSG_TRUNC != 0 { full } else { copied }
+        unsafe { receiver.describe(header, &datagram.facts, datagram.overflows, segment) }?;
+        Ok(if flags & MSG_TRUNC != 0 { full } else { copied } as isize)
     });
-    taken.map(|n| n as isize).map_err(number)
+    taken.map_err(number)?
+}
+
+fn receiver_of(d: &Datagram, guard: &Guard<'_>) -> Receiver {
+    Receiver { family: d.family(), ifindex: guard.config().ifindex, wants: d.local.wants.load(Relaxed) }
+}
+
+/// Takes an entry of the error queue: the engine's, then the shadow's.
+///
+/// # Safety
+/// As for `receive`.
+unsafe fn receive_error(d: &Datagram, header: &mut msghdr, flags: c_int) -> Result<isize> {
+    // SAFETY: the application's array.
+    let iov = unsafe { super::io::buffers_of(header) }?;
+    let taken = d.with(|guard, now| {
+        guard.poll(now);
+        let receiver = receiver_of(d, guard);
+        let taken = guard.recv_error(d.id, |entry, quoted| {
+            // SAFETY: the caller's promise.
+            let copied = unsafe { message::scatter(quoted, iov, 0) }?;
+            header.msg_flags = if copied < quoted.len() { MSG_TRUNC } else { 0 };
+            // SAFETY: the caller's promise.
+            unsafe { receiver.describe_error(header, entry) }?;
+            Ok(copied as isize)
+        });
+        taken.map_err(number)?
+    });
+    match taken {
+        // SAFETY: the application's header; the kernel checks what it names.
+        Err(EAGAIN) => unsafe { raw!(recvmsg, d.fd, core::ptr::from_mut(header), flags) },
+        result => result,
+    }
 }
 
 /// Takes a datagram out of the shadow's queue, or its error; does not wait.
@@ -120,7 +160,7 @@ unsafe fn receive_by_shadow(d: &Datagram, header: &mut msghdr, flags: c_int) -> 
 /// # Safety
 /// As for `receive`.
 unsafe fn wait_for_datagram(d: &Datagram, header: &mut msghdr, iov: &[iovec], flags: c_int) -> Result<isize> {
-    let wait = Wait { timeout_us: d.local.receive_timeout_us.load(Relaxed), also: Some(d.fd) };
+    let wait = Wait { timeout_us: d.local.receive_timeout_us.load(Relaxed), holder: Holder::Datagram(*d), done: None };
     let mut looked = Instant::ZERO;
     block(d.stack, d.id, wait, |guard, now| {
         // SAFETY: the caller's promise.
@@ -135,8 +175,9 @@ unsafe fn wait_for_datagram(d: &Datagram, header: &mut msghdr, iov: &[iovec], fl
             return Err(EAGAIN);
         }
         looked = now;
+        let d = Datagram { fd: wait.holder.shadow().unwrap_or(d.fd), ..*d };
         // SAFETY: the caller's promise.
-        unsafe { receive_by_shadow(d, header, flags) }
+        unsafe { receive_by_shadow(&d, header, flags) }
     })
 }
 
@@ -159,8 +200,11 @@ pub(crate) unsafe fn transmit(d: &Datagram, header: &msghdr, flags: c_int) -> Re
         return by_kernel();
     }
     // SAFETY: the application's array.
-    let iov = unsafe { super::io::iovecs(header.msg_iov, header.msg_iovlen) }?;
+    let iov = unsafe { super::io::buffers_of(header) }?;
     let len = message::total(iov);
+    if len <= PAYLOAD_MAX {
+        crate::memory::probe_buffers(iov, 0, len, |at, n| crate::memory::probe_read(at, n))?;
+    }
     // SAFETY: the caller's promise.
     let Some((out, segment)) = (unsafe { outgoing(d, header) }).filter(|_| len <= PAYLOAD_MAX) else {
         return by_kernel();
@@ -231,7 +275,7 @@ fn look_again_or_wait(
             step(guard, now)
         });
     }
-    let wait = Wait { timeout_us: d.local.send_timeout_us.load(Relaxed), also: None };
+    let wait = Wait { timeout_us: d.local.send_timeout_us.load(Relaxed), holder: Holder::Datagram(*d), done: None };
     block(d.stack, d.id, wait, |guard, now| step(guard, now))
 }
 
@@ -269,7 +313,7 @@ unsafe fn recipient(family: c_int, addr: *const sockaddr, len: socklen_t) -> Opt
     // SAFETY: the caller's promise; `endpoint_from` checks the length first.
     let to = unsafe { endpoint_from(addr, len) }?;
     // SAFETY: as above.
-    let its = c_int::from(unsafe { addr.cast::<sa_family_t>().read_unaligned() });
+    let its = c_int::from(unsafe { crate::memory::read(addr.cast::<sa_family_t>()) }.ok()?);
     (its == family || (its, family) == (AF_INET, AF_INET6)).then_some(to)
 }
 
@@ -336,8 +380,26 @@ pub(crate) unsafe fn write_option(
     value: *const c_void,
     len: socklen_t,
 ) -> Result<isize> {
+    let class = datagram_class(level, name);
+    if class == DatagramClass::Receiving {
+        // SAFETY: the application's pointer; the kernel checks it.
+        let changes = unsafe { own_socket::would_change(d.family(), libc::SOCK_DGRAM, level, name, value, len) }?;
+        return if changes { Err(libc::ENOPROTOOPT) } else { Ok(0) };
+    }
     // SAFETY: the application's pointer; the kernel checks it.
     let done = unsafe { raw!(setsockopt, d.fd, level, name, value, len) }?;
+    if (level, name) == (SOL_IPV6, libc::IPV6_MTU) {
+        // SAFETY: the kernel has just read an int there.
+        let mtu = unsafe { crate::memory::read::<c_int>(value.cast()) }?;
+        d.local.ipv6_mtu.store(mtu.clamp(0, u16::MAX.into()) as u32, Relaxed);
+    }
+    if class == DatagramClass::Sending && own_socket::is_unusual(d.fd, level, name) {
+        d.local.put(Flag::ByKernel, true);
+    }
+    if level == SOL_SOCKET {
+        // SAFETY: the kernel has just read `len` bytes there.
+        unsafe { options::note_timeout(d.local, name, value, len) };
+    }
     if matches!(level, SOL_SOCKET | SOL_IP | SOL_IPV6 | SOL_UDP) {
         d.follow_options();
     }
@@ -352,7 +414,7 @@ const MESSAGES_MAX: usize = 1024;
 /// recvmmsg over any one-message call; `receive_one` gets the flags of its turn.
 ///
 /// # Safety
-/// `messages` is writable for `count` records.
+/// `messages` is the application's.
 pub(crate) unsafe fn receive_several(
     messages: *mut libc::mmsghdr,
     count: usize,
@@ -366,10 +428,17 @@ pub(crate) unsafe fn receive_several(
     let wait_for_one = flags & libc::MSG_WAITFORONE != 0;
     let (mut flags, mut done) = (flags & !libc::MSG_WAITFORONE, 0);
     for i in 0..count.min(MESSAGES_MAX) {
+        let message = messages.wrapping_add(i);
         // SAFETY: the caller's promise.
-        let message = unsafe { &mut *messages.add(i) };
-        match receive_one(&mut message.msg_hdr, flags) {
-            Ok(n) => message.msg_len = n as u32,
+        let received = unsafe {
+            message::read_header(&raw const (*message).msg_hdr).and_then(|mut header| {
+                let n = receive_one(&mut header, flags)?;
+                message::give_header(&header, &raw mut (*message).msg_hdr)?;
+                crate::memory::write(&raw mut (*message).msg_len, n as u32)
+            })
+        };
+        match received {
+            Ok(()) => {}
             Err(_) if done > 0 => break,
             Err(e) => return Err(e),
         }
@@ -387,7 +456,7 @@ pub(crate) unsafe fn receive_several(
 /// sendmmsg over any one-message call: all leave together.
 ///
 /// # Safety
-/// `messages` is writable for `count` records.
+/// `messages` is the application's.
 pub(crate) unsafe fn transmit_several(
     messages: *mut libc::mmsghdr,
     count: usize,
@@ -395,10 +464,15 @@ pub(crate) unsafe fn transmit_several(
 ) -> Result<isize> {
     let mut done = 0;
     for i in 0..count.min(MESSAGES_MAX) {
+        let message = messages.wrapping_add(i);
         // SAFETY: the caller's promise.
-        let message = unsafe { &mut *messages.add(i) };
-        match transmit_one(&message.msg_hdr) {
-            Ok(n) => message.msg_len = n as u32,
+        let sent = unsafe {
+            message::read_header(&raw const (*message).msg_hdr)
+                .and_then(|header| transmit_one(&header))
+                .and_then(|n| crate::memory::write(&raw mut (*message).msg_len, n as u32))
+        };
+        match sent {
+            Ok(()) => {}
             Err(_) if done > 0 => break,
             Err(e) => return Err(e),
         }

@@ -1,11 +1,12 @@
 //! sendto() and sendmsg() with MSG_FASTOPEN on a socket that has not connected: connect, with the first data on the SYN.
 
-use super::socket::{begin_user, finish_connect};
+use super::connect::{begin_user, finish_connect};
 use crate::fd_table::{Entry, Kind, TABLE};
 use crate::sys::Result;
 use crate::user::endpoint_from;
-use crate::{attach, interest};
+use crate::{attach, interest, memory};
 use libc::{EINPROGRESS, MSG_DONTWAIT, c_int, iovec, sockaddr, socklen_t};
+use sidestep_stack::buf::FRAME_SIZE;
 use sidestep_stack::socket::Errno;
 
 /// `None`: it is not ours, the kernel does it.
@@ -25,11 +26,12 @@ pub(super) unsafe fn send(
     }
     // SAFETY: the caller's promise.
     let remote = unsafe { endpoint_from(addr, len) }?;
-    // One buffer rides on the SYN; what does not fit follows.
-    let first = iov.iter().find(|v| v.iov_len > 0);
-    let data = first.map_or(&[][..], |v| {
-        // SAFETY: the caller's promise.
-        unsafe { core::slice::from_raw_parts(v.iov_base.cast::<u8>(), v.iov_len) }
+    memory::check_buffers(iov).ok()?;
+    // One buffer rides on the SYN; what does not fit follows. What is not there is missed then.
+    let first = iov.iter().find(|v| v.iov_len > 0).map(|v| (v.iov_base.cast::<u8>(), v.iov_len.min(FRAME_SIZE)));
+    let data = first.filter(|(at, len)| memory::probe_read(*at, *len).is_ok()).map_or(&[][..], |(at, len)| {
+        // SAFETY: the application's, and readable.
+        unsafe { core::slice::from_raw_parts(at, len) }
     });
     let mut taken = 0;
     let opened =
@@ -43,7 +45,7 @@ pub(super) unsafe fn send(
     if opened.nonblocking || flags & MSG_DONTWAIT != 0 {
         return Some(if taken > 0 { Ok(taken as isize) } else { Err(EINPROGRESS) });
     }
-    if let Err(error) = finish_connect(&opened.stream, opened.timeout_us) {
+    if let Err(error) = finish_connect(&opened.stream, opened.timeout_us, EINPROGRESS) {
         return Some(Err(error));
     }
     // SAFETY: the caller's promise.

@@ -1,23 +1,38 @@
 //! Descriptors: close, dup, fcntl, ioctl.
 
+use crate::blocking::{Wait, block};
 use crate::datagrams::Datagram;
 use crate::fd_table::{Entry, Kind, TABLE};
+use crate::holder::{self, Holder};
 use crate::local::Flag;
+use crate::reason::Reason;
 use crate::sys::{self, Result, raw};
-use crate::user::Stream;
-use crate::{attach, epoll, hidden, listeners};
-use libc::{EBADF, EFAULT, EINVAL, ENOTTY, O_NONBLOCK, c_int, c_uint, c_ulong};
+use crate::user::{Stream, take_in};
+use crate::{attach, datagrams, epoll, hidden, interest, listeners, memory, own_socket, owner, stdio};
+use libc::{EINVAL, O_ASYNC, O_NONBLOCK, c_int, c_uint, c_ulong};
 
 /// Linux's numbers of the ioctls that TCP answers; SIOCINQ and SIOCOUTQ are FIONREAD and TIOCOUTQ.
 const SIOCATMARK: c_ulong = 0x8905;
 const SIOCOUTQNSD: c_ulong = 0x894b;
+const FIOASYNC: c_ulong = 0x5452;
+const FIOSETOWN: c_ulong = 0x8901;
+const SIOCSPGRP: c_ulong = 0x8902;
+/// What F_SETFL sets besides O_NONBLOCK and O_ASYNC: it is kept, and means nothing to a socket.
+const KEPT_FLAGS: c_int = libc::O_APPEND | libc::O_DIRECT | libc::O_NOATIME | O_ASYNC;
 
 /// Takes the entry of a number that is going away, or was reused behind our back, and gives its reference back.
 pub(crate) fn drop_entry(fd: c_int) {
-    if TABLE.lookup(fd).is_kernel() {
+    let entry = TABLE.lookup(fd);
+    if entry.is_empty() {
         return;
     }
-    release(fd, TABLE.replace(fd, Entry::KERNEL));
+    if entry.is_kernel() {
+        TABLE.set(fd, Entry::KERNEL);
+    } else if attach::is_own_process() {
+        holder::lose_number(fd, entry);
+        release(fd, TABLE.replace(fd, Entry::KERNEL));
+        stdio::follow(fd);
+    }
 }
 
 /// Gives back the reference that an entry was.
@@ -32,7 +47,7 @@ fn release(fd: c_int, entry: Entry) {
         }
         Kind::Stream => {
             if let Some(stream) = Stream::of(entry) {
-                release_stream(fd, &stream);
+                release_stream(&stream);
             }
         }
         Kind::Datagram => {
@@ -43,15 +58,42 @@ fn release(fd: c_int, entry: Entry) {
     }
 }
 
-fn release_stream(fd: c_int, stream: &Stream) {
+pub(crate) fn release_stream(stream: &Stream) {
     if !stream.local.remove_descriptor() {
         return;
     }
-    let _ = stream.with(|guard, now| {
+    let seconds = stream.with(|guard, now| {
+        // Octets that nobody reads any more are answered with a RST: those in the receive rings as well.
+        take_in(stream.stack, guard, now);
         // Other processes may hold it still; in our sets the descriptor is no more.
-        let _ = guard.epoll_delete_all(stream.id, fd as u32);
-        guard.release(now, stream.id, attach::process())
+        let _ = guard.epoll_delete_all(stream.id, attach::process());
+        let seconds = guard.begin_linger(now, stream.id, attach::process())?;
+        if seconds == 0 {
+            guard.release(now, stream.id, attach::process())?;
+        }
+        Ok(seconds)
     });
+    if let Ok(seconds @ 1..) = seconds {
+        linger(stream, seconds);
+    }
+    if stream.local.kept_by() != 0 {
+        attach::ring_daemon();
+    }
+}
+
+/// SO_LINGER with a time: waits until the peer has acknowledged our end, or the time is over, or a signal came.
+#[cold]
+fn linger(stream: &Stream, seconds: u16) {
+    let wait = Wait { timeout_us: u64::from(seconds) * 1_000_000, holder: Holder::Closing(*stream), done: None };
+    let _ = block(stream.stack, stream.id, wait, |guard, _| match guard.is_closing(stream.id) {
+        Ok(true) => Err(libc::EAGAIN),
+        _ => Ok(()),
+    });
+}
+
+/// The end of a stream that has lingered.
+pub(crate) fn end_linger(stream: &Stream) {
+    let _ = stream.with(|guard, now| guard.release(now, stream.id, attach::process()));
 }
 
 /// A second descriptor for what an entry stands for.
@@ -77,31 +119,55 @@ fn share(entry: Entry) {
     }
 }
 
-/// `new` is a duplicate of `fd`, whose entry was `old`.
+/// What dup() makes another number of. A bound datagram socket becomes a user socket first: memcached's threads each wait
+/// at a duplicate of one, and would else find theirs with the kernel while another's took the port to the stack.
+fn before_duplicating(fd: c_int, entry: Entry) -> Entry {
+    if entry.kind() != Kind::FreshDatagram || !attach::is_own_process() {
+        return entry;
+    }
+    let _ = datagrams::receiver(fd, entry);
+    TABLE.lookup(fd)
+}
+
+/// `new` is a duplicate of `fd`, whose entry was `old`. In a vfork child, which has descriptors of its own and our tables,
+/// nothing is noted.
 fn duplicated(fd: c_int, old: Entry, new: c_int) {
-    // A socket that has not connected yet is one socket under two numbers: the kernel keeps it.
-    let is_fresh = matches!(old.kind(), Kind::Fresh | Kind::FreshDatagram);
-    let entry = if is_fresh { Entry::KERNEL } else { old };
-    if old.kind() == Kind::FreshDatagram {
-        TABLE.replace_if(fd, old, Entry::KERNEL); // it would take datagrams that the other number waits for
+    if old.is_empty() && TABLE.lookup(new).is_empty() || !attach::is_own_process() {
+        return;
+    }
+    let mut entry = old;
+    if matches!(old.kind(), Kind::Fresh | Kind::FreshDatagram) {
+        // One socket under two numbers, before it is known what becomes of it: the kernel keeps both.
+        entry = Reason::Duplicated.entry();
+        if TABLE.replace_if(fd, old, entry) {
+            interest::forget(fd);
+        }
     }
     share(entry);
     release(new, TABLE.replace(new, entry));
+    stdio::follow(new);
 }
 
 pub(crate) unsafe fn close(fd: c_int) -> Result<isize> {
-    if hidden::is_hidden(fd) {
-        return Err(EBADF);
+    hidden::refuse(fd)?;
+    if TABLE.lookup(fd).kind() == Kind::Stream && attach::is_own_process() {
+        // The number is free before it lingers, as in the kernel.
+        let entry = TABLE.replace(fd, Entry::KERNEL);
+        stdio::follow(fd);
+        let closed = sys::close(fd);
+        release(fd, entry);
+        return closed;
     }
-    if !TABLE.lookup(fd).is_kernel() && attach::is_own_process() {
-        drop_entry(fd);
-    }
+    drop_entry(fd);
     sys::close(fd)
 }
 
 pub(crate) unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> Result<isize> {
-    let keeps = flags & libc::CLOSE_RANGE_CLOEXEC as c_int != 0;
-    if !keeps && first <= last && attach::is_own_process() {
+    let known = (libc::CLOSE_RANGE_CLOEXEC | libc::CLOSE_RANGE_UNSHARE) as c_int;
+    if flags & !known != 0 || first > last {
+        return Err(EINVAL);
+    }
+    if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 && attach::is_own_process() {
         let end = (last as usize).min(TABLE.len().saturating_sub(1));
         (first as usize..=end).filter(|_| TABLE.is_mapped()).for_each(|fd| drop_entry(fd as c_int));
     }
@@ -121,18 +187,23 @@ pub(crate) unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> R
     unsafe { raw!(close_range, at, last, flags) }
 }
 
+pub(crate) unsafe fn closefrom(low: c_int) -> Result<isize> {
+    // SAFETY: numbers only.
+    unsafe { close_range(low.max(0) as c_uint, c_uint::MAX, 0) }
+}
+
 pub(crate) unsafe fn dup(fd: c_int) -> Result<isize> {
-    let entry = TABLE.lookup(fd);
+    hidden::refuse(fd)?;
+    let entry = before_duplicating(fd, TABLE.lookup(fd));
     // SAFETY: a number only.
     let new = unsafe { raw!(dup, fd) }?;
-    if attach::is_own_process() || entry.is_kernel() {
-        duplicated(fd, entry, new as c_int);
-    }
+    duplicated(fd, entry, new as c_int);
     Ok(new)
 }
 
 pub(crate) unsafe fn dup2(old: c_int, new: c_int) -> Result<isize> {
     if old == new {
+        hidden::refuse(old)?;
         return sys::fcntl(old, libc::F_GETFD, 0).map(|_| new as isize);
     }
     // SAFETY: numbers only.
@@ -140,41 +211,48 @@ pub(crate) unsafe fn dup2(old: c_int, new: c_int) -> Result<isize> {
 }
 
 pub(crate) unsafe fn dup3(old: c_int, new: c_int, flags: c_int) -> Result<isize> {
-    if hidden::is_hidden(new) || hidden::is_hidden(old) {
-        return Err(EBADF);
+    if flags & !libc::O_CLOEXEC != 0 || old == new {
+        return Err(EINVAL);
     }
-    let (from, to) = (TABLE.lookup(old), TABLE.lookup(new));
+    hidden::refuse(old)?;
+    hidden::give_way(new, old)?;
+    let from = TABLE.lookup(old);
+    if attach::is_own_process() {
+        holder::lose_number(new, TABLE.lookup(new));
+    }
     // SAFETY: numbers only.
     let done = unsafe { raw!(dup3, old, new, flags) }?;
-    if !(from.is_kernel() && to.is_kernel()) && attach::is_own_process() {
-        duplicated(old, from, new);
-    }
+    duplicated(old, from, new);
     Ok(done)
 }
 
 pub(crate) unsafe fn fcntl(fd: c_int, command: c_int, arg: c_ulong) -> Result<isize> {
+    hidden::refuse(fd)?;
     let entry = TABLE.lookup(fd);
     let forward = || {
         // SAFETY: the application's argument; the kernel checks it where it is a pointer.
         unsafe { raw!(fcntl, fd, command, arg) }
     };
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
+        let entry = before_duplicating(fd, entry);
         let new = forward()?;
-        if attach::is_own_process() || entry.is_kernel() {
-            duplicated(fd, entry, new as c_int);
-        }
+        duplicated(fd, entry, new as c_int);
         return Ok(new);
     }
     if let Some(datagram) = Datagram::of(fd, entry).filter(|_| command == libc::F_SETFL) {
-        if arg as c_int & libc::O_ASYNC != 0 {
-            return Err(EINVAL);
-        }
         let done = forward()?;
+        owner::follow_flags(fd, entry, arg as c_int & O_ASYNC != 0)?;
         datagram.ask(|guard| guard.set_nonblocking(datagram.id, arg as c_int & O_NONBLOCK != 0))?;
         return Ok(done);
     }
     let Some(stream) = Stream::of(entry) else {
-        return forward();
+        let done = forward()?;
+        if command == libc::F_SETFL {
+            owner::follow_flags(fd, entry, arg as c_int & O_ASYNC != 0)?;
+        } else if owner::is_about(command) {
+            owner::follow_other(fd, entry)?;
+        }
+        return Ok(done);
     };
     match command {
         libc::F_GETFL => {
@@ -182,12 +260,37 @@ pub(crate) unsafe fn fcntl(fd: c_int, command: c_int, arg: c_ulong) -> Result<is
             let kernel = forward()? as c_int & !O_NONBLOCK;
             Ok((kernel | if nonblocking { O_NONBLOCK } else { 0 }) as isize)
         }
-        libc::F_SETFL if arg as c_int & libc::O_ASYNC != 0 => Err(EINVAL), // no SIGIO here: say so
         libc::F_SETFL => {
+            if arg as c_int & KEPT_FLAGS != 0 || stream.local.has(Flag::Shadow) {
+                own_socket::ensure(fd, &stream)?;
+                forward()?;
+                owner::follow_flags(fd, entry, arg as c_int & O_ASYNC != 0)?;
+            }
             set_nonblocking(fd, &stream, arg as c_int & O_NONBLOCK != 0)?;
             Ok(0)
         }
+        command if owner::is_about(command) => {
+            own_socket::ensure(fd, &stream)?;
+            let done = forward()?;
+            owner::follow_stream(fd, &stream)?;
+            Ok(done)
+        }
         _ => forward(),
+    }
+}
+
+/// What only the kernel has (SIGIO, many an option) was wanted of a socket before it is used: it stays there. A listener in
+/// use cannot.
+pub(super) fn stay_with_kernel(fd: c_int, entry: Entry) -> Result<()> {
+    match entry.kind() {
+        Kind::Listener if !listeners::leave_to_kernel(entry) => Err(EINVAL),
+        Kind::Fresh | Kind::FreshDatagram => {
+            if TABLE.replace_if(fd, entry, Reason::Option.entry()) {
+                interest::note_foreign(fd);
+            }
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 
@@ -217,54 +320,62 @@ pub(crate) unsafe fn ioctl(fd: c_int, request: c_ulong, arg: c_ulong) -> Result<
     }
     let Some(stream) = Stream::of(entry) else {
         // SAFETY: the application's argument; the kernel checks it where it is a pointer.
-        return unsafe { raw!(ioctl, fd, request, arg) };
+        let done = unsafe { raw!(ioctl, fd, request, arg) }?;
+        if matches!(request, FIOSETOWN | SIOCSPGRP | FIOASYNC) {
+            owner::follow_other(fd, entry)?;
+        }
+        return Ok(done);
     };
     let pointer = arg as *mut c_int;
     let answer = match request {
-        libc::FIONREAD => stream.ask(|guard| guard.available(stream.id))? as c_int,
-        libc::TIOCOUTQ => stream.ask(|guard| guard.outq(stream.id))? as c_int,
-        SIOCOUTQNSD => stream.ask(|guard| guard.outq_unsent(stream.id))? as c_int,
-        SIOCATMARK => stream.ask(|guard| guard.is_at_mark(stream.id))?.into(),
-        libc::FIONBIO if pointer.is_null() => return Err(EFAULT),
+        libc::FIONREAD => stream.look(|guard| guard.available(stream.id))? as c_int,
+        libc::TIOCOUTQ => stream.look(|guard| guard.outq(stream.id))? as c_int,
+        SIOCOUTQNSD => stream.look(|guard| guard.outq_unsent(stream.id))? as c_int,
+        SIOCATMARK => stream.look(|guard| guard.is_at_mark(stream.id))?.into(),
         libc::FIONBIO => {
             // SAFETY: the application's pointer to an int.
-            let on = unsafe { pointer.read_unaligned() } != 0;
+            let on = unsafe { memory::read(pointer) }? != 0;
             return sys::done(set_nonblocking(fd, &stream, on));
         }
         libc::FIOCLEX | libc::FIONCLEX => {
             // SAFETY: these two take no argument and concern the number alone.
             return unsafe { raw!(ioctl, fd, request, arg) };
         }
-        _ if stream.local.has(Flag::Shadow) => {
+        FIOSETOWN | SIOCSPGRP | FIOASYNC => {
+            own_socket::ensure(fd, &stream)?;
+            // SAFETY: as in the first call.
+            let done = unsafe { raw!(ioctl, fd, request, arg) }?;
+            owner::follow_stream(fd, &stream)?;
+            return Ok(done);
+        }
+        // Of devices, or unknown.
+        _ => {
             // SAFETY: as in the first call.
             return unsafe { raw!(ioctl, fd, request, arg) };
         }
-        _ => return Err(ENOTTY),
     };
-    if pointer.is_null() {
-        return Err(EFAULT);
-    }
     // SAFETY: the application's pointer to an int.
-    unsafe { pointer.write_unaligned(answer) };
-    Ok(0)
+    sys::done(unsafe { memory::write(pointer, answer) })
 }
 
 /// The next datagram may be the engine's, and O_NONBLOCK is in both; all else is the shadow's.
 unsafe fn ioctl_of_datagram(d: &Datagram, request: c_ulong, arg: c_ulong) -> Result<isize> {
     let pointer = arg as *mut c_int;
-    if request == libc::FIONREAD && !pointer.is_null() {
-        let next = d.ask(|guard| guard.next_datagram_len(d.id))?;
+    if request == libc::FIONREAD {
+        let next = d.look(|guard| guard.next_datagram_len(d.id))?;
         if let Some(len) = next {
             // SAFETY: the application's pointer to an int.
-            unsafe { pointer.write_unaligned(len as c_int) };
-            return Ok(0);
+            return sys::done(unsafe { memory::write(pointer, len as c_int) });
         }
     }
     // SAFETY: the application's argument; the kernel checks it where it is a pointer.
     let done = unsafe { raw!(ioctl, d.fd, request, arg) }?;
+    if matches!(request, FIOSETOWN | SIOCSPGRP | FIOASYNC) {
+        owner::follow(d.fd, d.stack, d.id)?;
+    }
     if request == libc::FIONBIO {
         // SAFETY: the kernel has just read an int there.
-        let on = unsafe { pointer.read_unaligned() } != 0;
+        let on = unsafe { memory::read(pointer) }? != 0;
         d.ask(|guard| guard.set_nonblocking(d.id, on))?;
     }
     Ok(done)

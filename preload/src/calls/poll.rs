@@ -1,37 +1,62 @@
-//! poll, ppoll, select and pselect over kernel descriptors and user sockets, from one readiness source.
+//! poll and ppoll over kernel descriptors and user sockets, from one readiness source, which select has too.
 
 use crate::blocking::{self, Spin};
 use crate::calls::epoll::timespec_us;
+use crate::calls::io;
 use crate::datagrams::{self, Datagram};
 use crate::epoll;
 use crate::fd_table::{Entry, Kind, TABLE};
+use crate::limited_poll::is_too_many;
+use crate::memory;
+use crate::real::{Real, outcome, real};
+use crate::signals::interrupt::Mark;
+use crate::signals::sleep;
 use crate::sys::{self, Result, raw};
 use crate::user::Stream;
-use crate::{attach, kick, listeners};
+use crate::vigil::Vigil;
+use crate::{attach, changes, critical, kick, listeners};
 use core::ffi::c_void;
-use libc::{EFAULT, EINVAL, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDNORM, c_int, c_short};
-use libc::{fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
+use libc::{EINTR, EINVAL, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLRDNORM, c_int, c_short};
+use libc::{nfds_t, pollfd, sigset_t, timespec};
 use sidestep_stack::arena::MAX_QUEUES;
 use sidestep_stack::runtime::{Guard, Stack, now};
 use sidestep_stack::socket::{SetId, SocketId};
 use sidestep_stack::time::Instant;
+use syscalls::Sysno;
 
 /// Descriptors that fit on the stack; more are put into a mapping.
-const SMALL: usize = 256;
+pub(super) const SMALL: usize = 256;
 /// Ours at the end of the array: XSKs and a bell.
-const OWN: usize = MAX_QUEUES + 1;
+pub(super) const OWN: usize = MAX_QUEUES + 1;
 const ROOM: c_short = POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND;
-const EMPTY: pollfd = pollfd { fd: -1, events: 0, revents: 0 };
+pub(super) const EMPTY: pollfd = pollfd { fd: -1, events: 0, revents: 0 };
 /// While it spins, the kernel's descriptors are looked at this often.
 const KERNEL_LOOK_US: u64 = 20;
 
-pub(crate) unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> Result<isize> {
-    let timeout_us = u64::try_from(timeout).ok().map(|ms| ms * 1000);
-    // SAFETY: the same contract.
-    unsafe { poll_us(fds, count, timeout_us, core::ptr::null()) }
+static POLL: Real = Real::new(c"poll");
+static PPOLL: Real = Real::new(c"ppoll");
+
+/// Finds them: a handler that polls must not.
+pub(crate) fn at_load() {
+    let _ = (POLL.address(), PPOLL.address());
 }
 
-pub(crate) unsafe fn poll_chk(fds: *mut pollfd, count: nfds_t, timeout: c_int, _size: usize) -> Result<isize> {
+pub(crate) unsafe fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> Result<isize> {
+    // SAFETY: the same contract.
+    let interest = unsafe { interest_in_all(fds, count) }?;
+    if interest == Interest::Kernels
+        && let Some(real) = real!(POLL as unsafe extern "C-unwind" fn(*mut pollfd, nfds_t, c_int) -> c_int)
+    {
+        // SAFETY: libc's function; it may end the thread here, where nothing has to be undone.
+        return outcome(unsafe { real(fds, count, timeout) });
+    }
+    let timeout_us = u64::try_from(timeout).ok().map(|ms| ms * 1000);
+    // SAFETY: the same contract.
+    unsafe { poll_us(interest, (fds, count), timeout_us, core::ptr::null()) }
+}
+
+pub(crate) unsafe fn poll_chk(fds: *mut pollfd, count: nfds_t, timeout: c_int, size: usize) -> Result<isize> {
+    io::check((count as usize).saturating_mul(size_of::<pollfd>()), size);
     // SAFETY: the same contract.
     unsafe { poll(fds, count, timeout) }
 }
@@ -42,10 +67,19 @@ pub(crate) unsafe fn ppoll(
     timeout: *const timespec,
     mask: *const sigset_t,
 ) -> Result<isize> {
+    // SAFETY: the same contract.
+    let interest = unsafe { interest_in_all(fds, count) }?;
+    if interest == Interest::Kernels
+        && let Some(real) =
+            real!(PPOLL as unsafe extern "C-unwind" fn(*mut pollfd, nfds_t, *const timespec, *const sigset_t) -> c_int)
+    {
+        // SAFETY: as in `poll`.
+        return outcome(unsafe { real(fds, count, timeout, mask) });
+    }
     // SAFETY: the application's pointer.
     let timeout_us = unsafe { timespec_us(timeout) }?;
     // SAFETY: the same contract.
-    unsafe { poll_us(fds, count, timeout_us, mask.cast()) }
+    unsafe { poll_us(interest, (fds, count), timeout_us, mask.cast()) }
 }
 
 pub(crate) unsafe fn ppoll_chk(
@@ -53,45 +87,155 @@ pub(crate) unsafe fn ppoll_chk(
     count: nfds_t,
     timeout: *const timespec,
     mask: *const sigset_t,
-    _size: usize,
+    size: usize,
 ) -> Result<isize> {
+    io::check((count as usize).saturating_mul(size_of::<pollfd>()), size);
     // SAFETY: the same contract.
     unsafe { ppoll(fds, count, timeout, mask) }
 }
 
 /// # Safety
-/// As for ppoll.
-unsafe fn poll_us(fds: *mut pollfd, count: nfds_t, timeout_us: Option<u64>, mask: *const c_void) -> Result<isize> {
-    // Without an open stack and without a listener that could open one nothing can be ours.
-    if TABLE.is_mapped() && !fds.is_null() && count as usize <= TABLE.len() {
-        // SAFETY: the application's array.
+/// As for ppoll; what `interest_in_all` said of the array.
+unsafe fn poll_us(
+    interest: Interest,
+    (fds, count): (*mut pollfd, nfds_t),
+    timeout_us: Option<u64>,
+    mask: *const c_void,
+) -> Result<isize> {
+    if interest != Interest::Kernels {
+        memory::probe_write(fds.cast(), count as usize * size_of::<pollfd>())?;
+        memory::probe_mask(mask.cast())?;
+        // SAFETY: the application's array, which can be written.
         let array = unsafe { core::slice::from_raw_parts_mut(fds, count as usize) };
-        if show_interest(array.iter().map(|p| p.fd))
-            && let Some(stack) = attach::stack()
-        {
-            return Poller::run(stack, array, timeout_us, mask);
-        }
+        return match interest {
+            Interest::Ours => Poller::run(array, Meaning::Poll, timeout_us, mask),
+            _ => run_watching(array, Meaning::Poll, timeout_us, mask),
+        };
     }
     let mut time = timeout_us.map(sys::timespec);
     let time = sys::time_pointer(&mut time);
+    let args = [fds as usize, count as usize, time as usize, mask as usize, sys::SIGSET_BYTES, 0];
     // SAFETY: the application's pointers, which the kernel checks; the timespec is ours.
-    unsafe { raw!(ppoll, fds, count, time, mask, sys::SIGSET_BYTES) }
+    unsafe { sleep::wait(Sysno::ppoll, args) }
 }
 
-/// Whether any descriptor is ours; a listener becomes live by being asked for.
-fn show_interest(fds: impl Iterator<Item = c_int>) -> bool {
-    let mut any = false;
-    for fd in fds {
-        let entry = TABLE.lookup(fd);
-        any |= match entry.kind() {
-            Kind::Stream => true,
-            Kind::Listener => listeners::live(fd, entry).is_some(),
-            Kind::Datagram | Kind::FreshDatagram => datagrams::receiver(fd, entry).is_some(),
-            Kind::Epoll => epoll::of(entry).is_some_and(|set| set.id().is_some()),
-            Kind::Kernel | Kind::Fresh => false,
-        };
+/// Whose an application's descriptors are.
+///
+/// # Safety
+/// As for ppoll.
+unsafe fn interest_in_all(fds: *const pollfd, count: nfds_t) -> Result<Interest> {
+    // Without an open stack and without a listener that could open one nothing can be ours.
+    if !TABLE.is_mapped() || count == 0 || count as usize > TABLE.len() || is_too_many(count as usize) {
+        return Ok(Interest::Kernels);
     }
-    any
+    memory::probe_read(fds.cast(), count as usize * size_of::<pollfd>())?;
+    // SAFETY: the application's array, which is there to be read.
+    Ok(interest_in_each(unsafe { core::slice::from_raw_parts(fds, count as usize) }))
+}
+
+/// Whose descriptors are polled.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Interest {
+    Kernels,
+    /// One may become ours while we wait, by what another thread does.
+    MayBecomeOurs,
+    Ours,
+}
+
+/// Whose a descriptor is; a listener becomes live by being asked for.
+#[inline]
+pub(super) fn interest_in(fd: c_int) -> Interest {
+    let entry = TABLE.lookup(fd);
+    if entry.is_kernel() { Interest::Kernels } else { interest_in_entry(fd, entry) }
+}
+
+fn interest_in_entry(fd: c_int, entry: Entry) -> Interest {
+    let is_ours = match entry.kind() {
+        Kind::Stream => true,
+        Kind::Listener => listeners::live(fd, entry).is_some(),
+        Kind::Datagram | Kind::FreshDatagram => datagrams::receiver(fd, entry).is_some(),
+        Kind::Epoll => epoll::of(entry).is_some_and(|set| set.id().is_some()),
+        Kind::Kernel | Kind::Fresh => false,
+    };
+    match TABLE.lookup(fd).kind() {
+        _ if is_ours => Interest::Ours,
+        Kind::Epoll | Kind::FreshDatagram => Interest::MayBecomeOurs,
+        _ => Interest::Kernels,
+    }
+}
+
+fn interest_in_each(fds: &[pollfd]) -> Interest {
+    fds.iter().fold(Interest::Kernels, |all, p| all.max(interest_in(p.fd)))
+}
+
+/// A poll of the kernel's descriptors that ends when one of them becomes ours, and goes on as ours then.
+pub(super) fn run_watching(
+    fds: &mut [pollfd],
+    meaning: Meaning,
+    timeout_us: Option<u64>,
+    mask: *const c_void,
+) -> Result<isize> {
+    let deadline = timeout_us.map(|us| now().after_us(us));
+    let mut small = [EMPTY; SMALL + OWN];
+    let mut scratch = Scratch { mapped: core::ptr::null_mut(), len: fds.len() + OWN };
+    let (asked, n) = (scratch.array(&mut small)?, fds.len());
+    let _held = critical::hold(); // handlers run where it sleeps
+    let mut mark = Mark::at_start();
+    loop {
+        let watch = changes::Watch::begin()?;
+        let left = deadline.map(|at| at.since_us(now()));
+        if interest_in_each(fds) == Interest::Ours {
+            drop(watch);
+            return Poller::run(fds, meaning, left, mask);
+        }
+        for (slot, p) in asked.iter_mut().zip(fds.iter()) {
+            *slot = pollfd { revents: 0, ..*p };
+        }
+        let change = pollfd { fd: watch.fd, events: POLLIN, revents: 0 };
+        if let Some(slot) = asked.get_mut(n) {
+            *slot = change;
+        }
+        let woken = watch.sleep(asked.get_mut(..=n).unwrap_or_default(), left, mask, &mark);
+        if woken == Err(EINTR) && !mark.ends(false, woken) {
+            continue;
+        }
+        let woken = woken?;
+        let mut ready = 0;
+        for (p, slot) in fds.iter_mut().zip(asked.iter()) {
+            p.revents = meaning.of(p.events, slot.revents);
+            ready += isize::from(p.revents != 0);
+        }
+        if ready > 0 || woken == 0 {
+            return Ok(ready);
+        }
+    }
+}
+
+/// What an answer means to the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Meaning {
+    Poll,
+    /// Errors and hang-ups are answers only where select(2) says so.
+    Select,
+}
+
+impl Meaning {
+    /// The kernel's answers by now. As many as the application asks about: whether poll may is the kernel's to say, and select may.
+    fn ask_kernel(self, asked: &mut [pollfd]) -> Result<isize> {
+        if self == Meaning::Select {
+            return sys::ppoll(asked, Some(0), core::ptr::null());
+        }
+        let mut at_once = sys::timespec(0);
+        // SAFETY: `asked` and the timespec are ours.
+        unsafe { raw!(ppoll, asked.as_mut_ptr(), asked.len(), &raw mut at_once, 0, sys::SIGSET_BYTES) }
+    }
+
+    fn of(self, asked: c_short, answer: c_short) -> c_short {
+        match self {
+            Meaning::Poll => answer,
+            Meaning::Select => super::select::meant(asked, answer),
+        }
+    }
 }
 
 /// What of a descriptor is ours.
@@ -113,13 +257,13 @@ fn user(fd: c_int) -> User {
 }
 
 /// An array of pollfd: on the stack when it is small.
-struct Scratch {
-    mapped: *mut pollfd,
-    len: usize,
+pub(super) struct Scratch {
+    pub(super) mapped: *mut pollfd,
+    pub(super) len: usize,
 }
 
 impl Scratch {
-    fn array<'a>(&'a mut self, small: &'a mut [pollfd; SMALL + OWN]) -> Result<&'a mut [pollfd]> {
+    pub(super) fn array<'a>(&'a mut self, small: &'a mut [pollfd; SMALL + OWN]) -> Result<&'a mut [pollfd]> {
         if self.len <= small.len() {
             return Ok(small.get_mut(..self.len).unwrap_or_default());
         }
@@ -138,18 +282,53 @@ impl Drop for Scratch {
     }
 }
 
+/// What our part of a descriptor has to say.
+fn answer_of(p: &pollfd, guard: &mut Guard<'_>) -> c_short {
+    match user(p.fd) {
+        User::None => 0,
+        User::Socket(id) => match guard.readiness(id) {
+            Ok(bits) => bits as c_short & (p.events | POLLERR | POLLHUP),
+            Err(_) => POLLNVAL,
+        },
+        User::Set(id) => match guard.epoll_has_ready(id) {
+            Ok(true) => (POLLIN | POLLRDNORM) & p.events,
+            _ => 0,
+        },
+    }
+}
+
+/// Registers or takes back a bell on all our sockets.
+fn watch(fds: &[pollfd], guard: &mut Guard<'_>, bell: u8, on: bool) {
+    for p in fds {
+        let _ = match (user(p.fd), on) {
+            (User::None, _) => Ok(()),
+            (User::Socket(id), true) => guard.wait_on(id, bell),
+            (User::Socket(id), false) => guard.unwait(id, bell),
+            (User::Set(id), true) => guard.epoll_wait_on(id, bell),
+            (User::Set(id), false) => guard.epoll_unwait(id, bell),
+        };
+    }
+}
+
 /// One poll over a mixed array.
-struct Poller<'a> {
+pub(super) struct Poller<'a> {
     stack: &'a Stack,
     /// The application's array, answers included.
     fds: &'a mut [pollfd],
     /// The same with streams blanked out (the kernel ignores negative numbers), then room for our own.
     kernel: &'a mut [pollfd],
     kernel_looked: Instant,
+    meaning: Meaning,
 }
 
 impl Poller<'_> {
-    fn run(stack: &Stack, fds: &mut [pollfd], timeout_us: Option<u64>, mask: *const c_void) -> Result<isize> {
+    pub(super) fn run(
+        fds: &mut [pollfd],
+        meaning: Meaning,
+        timeout_us: Option<u64>,
+        mask: *const c_void,
+    ) -> Result<isize> {
+        let Some(stack) = attach::stack() else { return Err(EINVAL) }; // nothing is ours without it
         let mut small = [EMPTY; SMALL + OWN];
         let mut scratch = Scratch { mapped: core::ptr::null_mut(), len: fds.len() + OWN };
         let kernel = scratch.array(&mut small)?;
@@ -161,14 +340,15 @@ impl Poller<'_> {
                 _ => pollfd { revents: 0, ..*asked },
             };
         }
-        let mut poller = Poller { stack, fds, kernel, kernel_looked: Instant::ZERO };
+        let mut poller = Poller { stack, fds, kernel, kernel_looked: Instant::ZERO, meaning };
         let ready = poller.wait(timeout_us, mask)?;
         kick::begin_batch(ready);
         Ok(ready as isize)
     }
 
     fn wait(&mut self, timeout_us: Option<u64>, mask: *const c_void) -> Result<usize> {
-        let started = now();
+        let _held = critical::hold(); // handlers run where it sleeps, or breathes
+        let (started, mut mark) = (now(), Mark::at_start());
         let deadline = timeout_us.map(|us| started.after_us(us));
         let (mut at, mut spin, mut spun) = (started, Spin::begin(started), false);
         loop {
@@ -180,15 +360,19 @@ impl Poller<'_> {
                 return Ok(ready);
             }
             if deadline.is_some_and(|deadline| at >= deadline) {
-                return Ok(0);
+                // A signal that waits for this mask ends the call also when its time is up; one that waited for its end does not.
+                let last = Mark::at_start();
+                return if mask.is_null() { Ok(0) } else { sys::ppoll_since(&mut [], Some(0), mask, &last).map(|_| 0) };
+            }
+            critical::breathe();
+            if mark.ends_wait() {
+                return Err(EINTR);
             }
             if spin.again(self.stack) {
                 (at, spun) = (now(), true);
                 continue;
             }
-            if let Some(ready) = self.sleep(deadline, mask)? {
-                return Ok(ready);
-            }
+            self.sleep(deadline, mask, &mut mark)?;
             at = now();
             (spin, spun) = (Spin::begin(at), false);
         }
@@ -210,7 +394,7 @@ impl Poller<'_> {
             self.kernel_looked = at;
             let n = self.fds.len();
             let asked = self.kernel.get_mut(..n).unwrap_or_default();
-            sys::ppoll(asked, Some(0), core::ptr::null())?;
+            self.meaning.ask_kernel(asked)?;
             return Ok(self.merge());
         }
         Ok(ready)
@@ -220,17 +404,7 @@ impl Poller<'_> {
     fn ask(&mut self, guard: &mut Guard<'_>) -> usize {
         let mut ready = 0;
         for p in self.fds.iter_mut() {
-            p.revents = match user(p.fd) {
-                User::None => 0,
-                User::Socket(id) => match guard.readiness(id) {
-                    Ok(bits) => bits as c_short & (p.events | POLLERR | POLLHUP),
-                    Err(_) => POLLNVAL,
-                },
-                User::Set(id) => match guard.epoll_has_ready(id) {
-                    Ok(true) => (POLLIN | POLLRDNORM) & p.events,
-                    _ => 0,
-                },
-            };
+            p.revents = self.meaning.of(p.events, answer_of(p, guard));
             ready += usize::from(p.revents != 0);
         }
         ready
@@ -240,203 +414,51 @@ impl Poller<'_> {
     fn merge(&mut self) -> usize {
         let mut ready = 0;
         for (p, k) in self.fds.iter_mut().zip(self.kernel.iter_mut()) {
-            p.revents |= core::mem::take(&mut k.revents);
+            let answer = core::mem::take(&mut k.revents);
+            let meant = self.meaning.of(p.events, answer);
+            if answer != 0 && meant == 0 {
+                k.fd = -1; // hung up, which select does not ask about: it would end every sleep at once
+            }
+            p.revents |= meant;
             ready += usize::from(p.revents != 0);
         }
         ready
     }
 
-    /// Registers or takes back a bell on all our sockets.
-    fn watch(&self, guard: &mut Guard<'_>, bell: u8, on: bool) {
-        for p in self.fds.iter() {
-            let _ = match (user(p.fd), on) {
-                (User::None, _) => Ok(()),
-                (User::Socket(id), true) => guard.wait_on(id, bell),
-                (User::Socket(id), false) => guard.unwait(id, bell),
-                (User::Set(id), true) => guard.epoll_wait_on(id, bell),
-                (User::Set(id), false) => guard.epoll_unwait(id, bell),
-            };
-        }
-    }
-
-    /// The last look and the sleep. `Some`: ready at the last moment.
-    fn sleep(&mut self, deadline: Option<Instant>, mask: *const c_void) -> Result<Option<usize>> {
-        let bell = self.stack.claim_bell(attach::process());
+    /// The last look and the sleep.
+    fn sleep(&mut self, deadline: Option<Instant>, mask: *const c_void, mark: &mut Mark) -> Result<()> {
+        let Poller { stack, fds, kernel, meaning, .. } = self;
+        let (stack, fds, meaning) = (*stack, &**fds, *meaning);
+        let forget = |guard: &mut Guard<'_>, bell| watch(fds, guard, bell, false);
+        let mut vigil = Vigil::begin(stack, &forget, &|| {});
+        vigil.keep();
+        vigil.claim();
         let timeout = {
             let at = now();
-            let mut guard = self.stack.lock();
+            let mut guard = stack.lock();
             guard.poll(at);
-            let ready = self.ask(&mut guard);
-            if ready > 0 {
-                return Ok(Some(ready));
+            if fds.iter().any(|p| meaning.of(p.events, answer_of(p, &mut guard)) != 0) {
+                return Ok(());
             }
             kick::before_wait(&mut guard, at);
-            if let Some(bell) = &bell {
-                self.watch(&mut guard, bell.bit(), true);
+            if let Some(bell) = vigil.bit() {
+                watch(fds, &mut guard, bell, true);
             }
-            self.stack.sleep_begin();
-            blocking::sleep_us(&guard, at, deadline, bell.is_some())
+            vigil.fall_asleep();
+            blocking::sleep_us(&guard, at, deadline, vigil.bit().is_some())
         };
-        let n = self.fds.len();
-        let mut len = n;
-        for fd in blocking::own_fds(self.stack, bell.as_ref()) {
-            if let Some(slot) = self.kernel.get_mut(len) {
+        let mut len = fds.len();
+        for fd in blocking::own_fds(stack, &vigil) {
+            if let Some(slot) = kernel.get_mut(len) {
                 *slot = pollfd { fd, events: POLLIN, revents: 0 };
                 len += 1;
             }
         }
         let before = now();
-        let woken = sys::ppoll(self.kernel.get_mut(..len).unwrap_or_default(), timeout, mask);
+        let woken = sys::ppoll_since(kernel.get_mut(..len).unwrap_or_default(), timeout, mask, mark);
         Spin::slept(now().since_us(before));
-        self.stack.sleep_end();
-        if let Some(bell) = &bell {
-            self.watch(&mut self.stack.lock(), bell.bit(), false);
-        }
+        drop(vigil);
         self.kernel_looked = Instant::ZERO;
-        woken.map(|_| None)
+        if woken == Err(EINTR) && !mark.ends(false, woken) { Ok(()) } else { woken.map(|_| ()) }
     }
-}
-
-// ---- select ----
-
-/// What select's three sets ask of a descriptor, and what of poll's answers means yes (Linux: fs/select.c).
-const ASKED: [c_short; 3] = [POLLIN, POLLOUT, POLLPRI];
-const YES: [c_short; 3] = [
-    POLLRDNORM | libc::POLLRDBAND | POLLIN | POLLHUP | POLLERR,
-    libc::POLLWRBAND | libc::POLLWRNORM | POLLOUT | POLLERR,
-    POLLPRI,
-];
-
-/// The application's three sets, as words.
-struct Sets {
-    words: [*mut u64; 3],
-    count: usize,
-}
-
-impl Sets {
-    fn bit(&self, which: usize, fd: usize) -> bool {
-        let Some(words) = self.words.get(which).filter(|w| !w.is_null()) else { return false };
-        // SAFETY: the application's set has bits for `count` descriptors, and fd is below.
-        fd < self.count && unsafe { words.add(fd / 64).read_unaligned() } >> (fd % 64) & 1 != 0
-    }
-
-    fn asked(&self, fd: usize) -> c_short {
-        (0..3).filter(|which| self.bit(*which, fd)).fold(0, |asked, which| asked | ASKED[which])
-    }
-
-    fn clear(&self) {
-        for words in self.words.iter().filter(|w| !w.is_null()) {
-            for word in 0..self.count.div_ceil(64) {
-                let in_use = if self.count >= (word + 1) * 64 { u64::MAX } else { (1 << (self.count % 64)) - 1 };
-                // SAFETY: as in `bit`; bits beyond `count` keep their value.
-                unsafe { words.add(word).write_unaligned(words.add(word).read_unaligned() & !in_use) };
-            }
-        }
-    }
-
-    fn put(&self, which: usize, fd: usize) {
-        if let Some(words) = self.words.get(which).filter(|w| !w.is_null()) {
-            // SAFETY: as in `bit`.
-            unsafe { words.add(fd / 64).write_unaligned(words.add(fd / 64).read_unaligned() | 1 << (fd % 64)) };
-        }
-    }
-}
-
-/// The common part. `None`: nothing of ours is in the sets.
-fn select_us(
-    count: c_int,
-    sets: [*mut fd_set; 3],
-    timeout_us: Option<u64>,
-    mask: *const c_void,
-) -> Option<Result<isize>> {
-    if !TABLE.is_mapped() || count < 0 {
-        return None;
-    }
-    let sets = Sets { words: sets.map(<*mut fd_set>::cast), count: (count as usize).min(TABLE.len()) };
-    let fds = || (0..sets.count).filter(|fd| sets.asked(*fd) != 0);
-    if !show_interest(fds().map(|fd| fd as c_int)) {
-        return None;
-    }
-    let stack = attach::stack()?;
-    let mut small = [EMPTY; SMALL + OWN];
-    let mut scratch = Scratch { mapped: core::ptr::null_mut(), len: fds().count() };
-    let array = match scratch.array(&mut small) {
-        Ok(array) => array,
-        Err(e) => return Some(Err(e)),
-    };
-    for (slot, fd) in array.iter_mut().zip(fds()) {
-        *slot = pollfd { fd: fd as c_int, events: sets.asked(fd), revents: 0 };
-    }
-    Some(Poller::run(stack, array, timeout_us, mask).and_then(|_| answer(&sets, array)))
-}
-
-fn answer(sets: &Sets, array: &[pollfd]) -> Result<isize> {
-    if array.iter().any(|p| p.revents & POLLNVAL != 0) {
-        return Err(libc::EBADF);
-    }
-    sets.clear();
-    let mut bits = 0;
-    for p in array {
-        for which in 0..3 {
-            if p.events & ASKED[which] != 0 && p.revents & YES[which] != 0 {
-                sets.put(which, p.fd as usize);
-                bits += 1;
-            }
-        }
-    }
-    Ok(bits)
-}
-
-pub(crate) unsafe fn select(
-    count: c_int,
-    read: *mut fd_set,
-    write: *mut fd_set,
-    except: *mut fd_set,
-    timeout: *mut timeval,
-) -> Result<isize> {
-    let sets = [read, write, except];
-    // SAFETY: the application's pointer.
-    let given = (!timeout.is_null()).then(|| unsafe { timeout.read_unaligned() });
-    if given.is_some_and(|t| t.tv_sec < 0 || t.tv_usec < 0) {
-        return Err(EINVAL);
-    }
-    let given_us = given.map(|t| (t.tv_sec as u64).saturating_mul(1_000_000).saturating_add(t.tv_usec as u64));
-    let started = now();
-    let result = match select_us(count, sets, given_us, core::ptr::null()) {
-        Some(result) => result,
-        None => {
-            let mut time = given_us.map(sys::timespec);
-            let time = sys::time_pointer(&mut time);
-            // SAFETY: the application's pointers, which the kernel checks; the timespec is ours.
-            unsafe { raw!(pselect6, count, read, write, except, time, 0) }
-        }
-    };
-    if let Some(us) = given_us.filter(|_| result != Err(EFAULT)) {
-        // Linux leaves what remains of the time.
-        let left = us.saturating_sub(now().since_us(started));
-        let left = timeval { tv_sec: (left / 1_000_000) as _, tv_usec: (left % 1_000_000) as _ };
-        // SAFETY: the application's pointer.
-        unsafe { timeout.write_unaligned(left) };
-    }
-    result
-}
-
-pub(crate) unsafe fn pselect(
-    count: c_int,
-    read: *mut fd_set,
-    write: *mut fd_set,
-    except: *mut fd_set,
-    timeout: *const timespec,
-    mask: *const sigset_t,
-) -> Result<isize> {
-    // SAFETY: the application's pointer.
-    let timeout_us = unsafe { timespec_us(timeout) }?;
-    if let Some(result) = select_us(count, [read, write, except], timeout_us, mask.cast()) {
-        return result;
-    }
-    let mut time = timeout_us.map(sys::timespec);
-    let time = sys::time_pointer(&mut time);
-    let mask_and_size = [mask as usize, sys::SIGSET_BYTES];
-    // SAFETY: the application's pointers, which the kernel checks; timespec and pair are ours.
-    unsafe { raw!(pselect6, count, read, write, except, time, mask_and_size.as_ptr()) }
 }

@@ -2,23 +2,23 @@
 
 use crate::blocking::{Wait, block};
 use crate::calls::datagram;
-use crate::calls::fd::drop_entry;
+use crate::calls::fd::{drop_entry, stay_with_kernel};
 use crate::datagrams::{self, Datagram, kernel_name};
 use crate::fd_table::{Entry, Kind, TABLE};
+use crate::holder::Holder;
 use crate::listeners::{self, Facts, Live};
 use crate::local::{self, Flag};
-use crate::options;
+use crate::option_table::{DatagramClass, datagram_class};
+use crate::reason::Reason;
 use crate::sys::{self, Result, raw};
-use crate::user::{Stream, endpoint_from, give_endpoint, number};
-use crate::{attach, interest, template};
-use libc::{AF_INET, AF_INET6, EAGAIN, EINPROGRESS, EINVAL, O_NONBLOCK, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM};
+use crate::user::{Stream, check_address, endpoint_from, give_endpoint, number};
+use crate::{attach, interest, option_read, options, own_socket, stdio, template};
+use libc::{AF_INET, AF_INET6, EAGAIN, EINVAL, O_NONBLOCK, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM};
 use libc::{POLLIN, c_int, c_void, pollfd, sockaddr, socklen_t};
-use sidestep_stack::addr::{Endpoint, Ip};
+use sidestep_stack::addr::Endpoint;
 use sidestep_stack::arena::Proto;
-use sidestep_stack::ip::tables::RouteVerdict;
-use sidestep_stack::runtime::{Guard, Stack, now};
-use sidestep_stack::socket::{Errno, Family, How, SocketId};
-use sidestep_stack::time::Instant;
+use sidestep_stack::runtime::now;
+use sidestep_stack::socket::How;
 
 const KIND_MASK: c_int = 0xf;
 
@@ -30,21 +30,27 @@ pub(crate) unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> Resu
     let is_udp = matches!(domain, AF_INET | AF_INET6)
         && kind & KIND_MASK == libc::SOCK_DGRAM
         && matches!(protocol, 0 | libc::IPPROTO_UDP);
-    if is_udp && attach::arm() {
-        drop_entry(fd);
+    drop_entry(fd);
+    // A vfork child's socket is not the parent's, whose tables these are.
+    let is_ours = (is_tcp || is_udp) && attach::arm() && attach::is_own_process();
+    if is_udp && is_ours {
         datagrams::note(fd, domain);
-    } else if !is_tcp {
-        drop_entry(fd);
-    } else if attach::arm() {
-        drop_entry(fd);
-        interest::forget(fd);
+    } else if is_tcp && is_ours {
+        interest::note_new(fd);
         TABLE.set(fd, Entry::new(Kind::Fresh, 0, domain as u32));
     }
     Ok(fd as isize)
 }
 
+/// The kernel's: neither end can be a TCP or UDP socket.
+pub(crate) unsafe fn socketpair(domain: c_int, kind: c_int, protocol: c_int, pair: *mut c_int) -> Result<isize> {
+    // SAFETY: the application's pointer; the kernel checks it.
+    unsafe { raw!(socketpair, domain, kind, protocol, pair) }
+}
+
 pub(crate) unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> Result<isize> {
     if TABLE.lookup(fd).kind() == Kind::Stream {
+        check_address(addr, len)?;
         return Err(EINVAL); // and the template, which accepted connections share, must not be bound
     }
     let entry = TABLE.lookup(fd);
@@ -88,17 +94,29 @@ fn tcp_family(fd: c_int, entry: Entry) -> Option<c_int> {
     (option(libc::SO_PROTOCOL)? == libc::IPPROTO_TCP && option(libc::SO_TYPE)? == SOCK_STREAM).then_some(family)
 }
 
-fn note_listener(fd: c_int, entry: Entry, backlog: c_int) {
+pub(crate) fn note_listener(fd: c_int, entry: Entry, backlog: c_int) {
     let Some(family) = tcp_family(fd, entry) else { return };
     let Some(endpoint) = kernel_name(fd) else { return };
-    if endpoint.ip.is_loopback() || !crate::config::config().ports.allow(Proto::Tcp, endpoint.port) {
-        return;
-    }
-    let Some(listener) = listeners::note(Facts { endpoint, family, backlog }) else { return };
+    let is_foreign = || interest::is_foreign(fd) || entry.is_kernel() && options::has_foreign(fd);
+    let listener = match () {
+        () if endpoint.ip.is_loopback() => Err(Reason::Loopback),
+        () if is_foreign() => Err(Reason::Option),
+        () if !crate::config::config().ports.allow(Proto::Tcp, endpoint.port) => Err(Reason::PortNotListed),
+        // It stays where they look for it.
+        () if interest::is_in_several(fd) => Err(Reason::SeveralSets),
+        () => listeners::note(fd, Facts { endpoint, family, backlog }).ok_or(Reason::Full),
+    };
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(reason) => {
+            TABLE.set(fd, reason.entry());
+            return;
+        }
+    };
     TABLE.set(fd, listener);
     // It was added to an epoll set before it listened: that was its first interest.
     if let Some(interest) = interest::take(fd) {
-        crate::epoll::adopt_listener(fd, listener, &interest);
+        crate::epoll_members::adopt_listener(fd, listener, &interest);
     }
 }
 
@@ -116,10 +134,9 @@ pub(crate) unsafe fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
     if entry.kind() == Kind::Stream {
         return Err(EINVAL);
     }
-    let Some(live) = listeners::live(fd, entry) else {
-        // SAFETY: as above.
-        return unsafe { raw!(accept4, fd, addr, len, flags) };
-    };
+    // SAFETY: the application's pointers; the kernel checks them.
+    let accept_in_kernel = || note_kernels(unsafe { raw!(accept4, fd, addr, len, flags) });
+    let Some(live) = listeners::live(fd, entry) else { return accept_in_kernel() };
     if flags & !(SOCK_CLOEXEC | SOCK_NONBLOCK) != 0 {
         return Err(EINVAL);
     }
@@ -127,8 +144,7 @@ pub(crate) unsafe fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
         if !is_readable(fd) {
             return Err(EAGAIN);
         }
-        // SAFETY: as above.
-        unsafe { raw!(accept4, fd, addr, len, flags) }
+        accept_in_kernel()
     };
     let kernel_first = live.listener.kernel_goes_first();
     if kernel_first {
@@ -145,15 +161,33 @@ pub(crate) unsafe fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
         result => result?,
     };
     let Some(peer) = peer else {
-        // The kernel's queue had something while we slept.
-        // SAFETY: as above.
-        return unsafe { raw!(accept4, fd, addr, len, flags) };
+        return accept_in_kernel(); // its queue had something while we slept
     };
+    if live.listener.family() == AF_INET6
+        && template::is_own(live.listener.index())
+        && let Some(stream) = Stream::of(TABLE.lookup(accepted))
+    {
+        options::settle_family(accepted, &stream);
+    }
     if !addr.is_null() {
         // SAFETY: the application's pointers.
-        unsafe { give_endpoint(peer, live.listener.family(), addr, len) }?;
+        let given = unsafe { give_endpoint(peer, live.listener.family(), addr, len) };
+        if let Err(error) = given {
+            // The connection is lost, as in the kernel.
+            // SAFETY: a number only.
+            let _ = unsafe { super::fd::close(accepted) };
+            return Err(error);
+        }
     }
     Ok(accepted as isize)
+}
+
+/// A connection that a listener of ours took from its kernel half.
+fn note_kernels(accepted: Result<isize>) -> Result<isize> {
+    let fd = accepted? as c_int;
+    drop_entry(fd);
+    TABLE.set(fd, Reason::KernelAccepted.entry());
+    Ok(fd as isize)
 }
 
 /// Whether a kernel descriptor is readable now.
@@ -187,14 +221,16 @@ fn accept_locked(
     }
     let family = live.listener.family();
     // The number comes first, as in the kernel: when there is none left the connection stays in the queue.
-    let fd = template::descriptor(family, flags & SOCK_CLOEXEC != 0)?;
+    let fd = template::descriptor(family, live.listener.index(), flags & SOCK_CLOEXEC != 0)?;
     match guard.accept(now, live.id, attach::process()) {
         Ok((id, peer)) => {
             let _ = guard.set_nonblocking(id, flags & SOCK_NONBLOCK != 0);
             if let Some(local) = local::of(id.index) {
                 local.begin(id, if family == AF_INET6 { Flag::V6 as u32 } else { 0 });
+                local::of(live.id.index).into_iter().for_each(|listener| local.inherit(listener));
             }
             TABLE.set(fd, Stream::entry(id));
+            stdio::follow(fd);
             Ok((fd, Some(peer)))
         }
         Err(e) => {
@@ -209,143 +245,12 @@ fn wait_for_connection(fd: c_int, live: &Live, flags: c_int) -> Result<Accepted>
     if sys::file_flags(fd)? & O_NONBLOCK != 0 {
         return Err(EAGAIN);
     }
-    let wait = Wait { timeout_us: options::timeout_us(fd, libc::SO_RCVTIMEO), also: Some(fd) };
+    let holder = Holder::Listener(*live, fd);
+    let wait = Wait { timeout_us: options::timeout_us(fd, libc::SO_RCVTIMEO), holder, done: None };
     block(live.stack, live.id, wait, |guard, now| match accept_locked(guard, now, live, flags) {
-        Err(EAGAIN) if is_readable(fd) => Ok((-1, None)),
+        Err(EAGAIN) if is_readable(holder.shadow().unwrap_or(fd)) => Ok((-1, None)),
         result => result,
     })
-}
-
-pub(crate) unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> Result<isize> {
-    let entry = TABLE.lookup(fd);
-    if let Some(stream) = Stream::of(entry) {
-        return connect_again(&stream);
-    }
-    // SAFETY: the application's address.
-    let remote = unsafe { endpoint_from(addr, len) };
-    if matches!(entry.kind(), Kind::Datagram | Kind::FreshDatagram)
-        && let Some(datagram) = datagrams::sender(fd, entry, remote)
-    {
-        // SAFETY: the same contract.
-        return unsafe { datagram::connect(&datagram, addr, len) };
-    }
-    if entry.kind() == Kind::Fresh
-        && let Some(remote) = remote
-        && let Some(opened) =
-            begin_user(fd, entry, remote, |guard, now, id, local| guard.connect(now, id, local, remote))
-    {
-        return match (opened.is_connected, opened.nonblocking) {
-            (true, _) => Ok(0), // the SYN waits for the first write (TCP_FASTOPEN_CONNECT)
-            (_, true) => Err(EINPROGRESS),
-            _ => finish_connect(&opened.stream, opened.timeout_us),
-        };
-    }
-    // SAFETY: as above; the kernel checks it.
-    let result = unsafe { raw!(connect, fd, addr, len) };
-    // A datagram socket that has connected elsewhere without being bound has a port of the kernel's choice.
-    let is_decided = matches!(entry.kind(), Kind::Fresh) || entry.kind() == Kind::FreshDatagram && remote.is_some();
-    if is_decided && TABLE.lookup(fd) == entry && matches!(result, Ok(_) | Err(EINPROGRESS)) {
-        interest::forget(fd);
-        TABLE.set(fd, Entry::KERNEL);
-    }
-    result
-}
-
-/// connect() on a user socket that has connected before, or is about to.
-fn connect_again(stream: &Stream) -> Result<isize> {
-    stream.with(|guard, now| {
-        guard.poll(now);
-        guard.connect_status(now, stream.id)
-    })?;
-    Err(libc::EISCONN)
-}
-
-/// Whether a connection may go over our device: then its stack, and the local address that bind() chose.
-fn route(fd: c_int, entry: Entry, remote: Endpoint) -> Option<(&'static Stack, Option<Endpoint>)> {
-    let family = entry.index() as c_int;
-    let fits = remote.ip.is_v4() || family == AF_INET6;
-    if !fits || remote.port == 0 || remote.ip.is_loopback() || remote.ip.is_unspecified() {
-        return None;
-    }
-    if remote.ip.is_multicast_or_broadcast() || remote.ip.is_link_local_v6() || interest::is_explicitly_bound(fd) {
-        return None;
-    }
-    let stack = attach::open_stack()?;
-    if let RouteVerdict::NotOurs = stack.lock().net().route(&remote.ip) {
-        return None;
-    }
-    let bound = kernel_name(fd).map(|e| e.ip).filter(|ip| !ip.is_unspecified() && *ip != Ip::UNSPECIFIED);
-    Some((stack, bound.map(|ip| Endpoint::new(ip, 0))))
-}
-
-/// A connection that was begun in user mode.
-pub(super) struct Opened {
-    pub(super) stream: Stream,
-    pub(super) nonblocking: bool,
-    /// SO_SNDTIMEO, which bounds connect() as well.
-    pub(super) timeout_us: u64,
-    is_connected: bool,
-}
-
-/// Begins to connect in user mode, with whichever call of the engine `begin` makes. `None`: the stack could not begin, or the
-/// way is not its own; the kernel may.
-pub(super) fn begin_user(
-    fd: c_int,
-    entry: Entry,
-    remote: Endpoint,
-    mut begin: impl FnMut(&mut Guard<'_>, Instant, SocketId, Option<Endpoint>) -> core::result::Result<(), Errno>,
-) -> Option<Opened> {
-    let (stack, local) = route(fd, entry, remote)?;
-    let nonblocking = sys::file_flags(fd).ok()? & O_NONBLOCK != 0;
-    let is_v6 = entry.index() as c_int == AF_INET6;
-    let settings = options::of_shadow(fd);
-    let interest = interest::take_if_single(fd).ok()?;
-    let (id, is_connected) = {
-        let now = now();
-        let mut guard = stack.lock();
-        guard.poll(now); // a stack that is new has no frames yet
-        let family = if is_v6 { Family::V6 } else { Family::V4 };
-        let id = guard.open_stream(family, false, attach::process()).ok()?;
-        let _ = guard.set_nonblocking(id, nonblocking);
-        options::apply(&mut guard, now, id, &settings);
-        let mut started = begin(&mut guard, now, id, local);
-        if started == Err(Errno::EADDRNOTAVAIL) {
-            drop(guard);
-            attach::more_ports(stack);
-            guard = stack.lock();
-            started = begin(&mut guard, now, id, local);
-        }
-        if !matches!(started, Ok(()) | Err(Errno::EINPROGRESS)) {
-            let _ = guard.release(now, id, attach::process());
-            interest::put_back(fd, interest);
-            return None;
-        }
-        guard.flush(now);
-        (id, started.is_ok())
-    };
-    let facts = local::of(id.index)?;
-    facts.begin(id, Flag::Shadow as u32 | if is_v6 { Flag::V6 as u32 } else { 0 });
-    facts.receive_timeout_us.store(settings.receive_timeout_us, std::sync::atomic::Ordering::Relaxed);
-    facts.send_timeout_us.store(settings.send_timeout_us, std::sync::atomic::Ordering::Relaxed);
-    TABLE.set(fd, Stream::entry(id));
-    let stream = Stream::of(Stream::entry(id))?;
-    if let Some(interest) = interest {
-        crate::epoll::adopt_stream(fd, &stream, &interest);
-    }
-    Some(Opened { stream, nonblocking, timeout_us: settings.send_timeout_us, is_connected })
-}
-
-pub(super) fn finish_connect(stream: &Stream, timeout_us: u64) -> Result<isize> {
-    let wait = Wait { timeout_us, also: None };
-    let connected =
-        block(stream.stack, stream.id, wait, |guard, now| match guard.connect_status(now, stream.id).map_err(number) {
-            Err(EINPROGRESS | libc::EALREADY) => Err(EAGAIN),
-            result => result,
-        });
-    match connected {
-        Err(EAGAIN) => Err(EINPROGRESS), // SO_SNDTIMEO ran out: it goes on connecting
-        result => sys::done(result),
-    }
 }
 
 pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> Result<isize> {
@@ -354,7 +259,7 @@ pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> Result<isize> {
         if let Some(datagram) = Datagram::of(fd, entry) {
             return datagram::shutdown(&datagram, how);
         }
-        if entry.kind() == Kind::Listener {
+        if entry.kind() == Kind::Listener && matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) {
             stop_listening(fd, entry);
         }
         // SAFETY: numbers only.
@@ -366,7 +271,10 @@ pub(crate) unsafe fn shutdown(fd: c_int, how: c_int) -> Result<isize> {
         libc::SHUT_RDWR => How::Both,
         _ => return Err(EINVAL),
     };
-    sys::done(stream.with(|guard, now| guard.shutdown(now, stream.id, how)))
+    sys::done(stream.with(|guard, now| {
+        guard.poll(now); // what has come belongs before it
+        guard.shutdown(now, stream.id, how)
+    }))
 }
 
 /// shutdown() of a listener: as in Linux it stops listening and can listen again.
@@ -375,16 +283,28 @@ fn stop_listening(fd: c_int, entry: Entry) {
     if TABLE.replace_if(fd, entry, Entry::new(Kind::Fresh, 0, family as u32))
         && let Some(listener) = listeners::of(entry)
     {
+        if let Some(live) = listeners::live_already(entry) {
+            crate::epoll_members::hand_back_twins(live.stack, live.id);
+        }
         listener.remove_descriptor();
     }
 }
 
 pub(crate) unsafe fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> Result<isize> {
-    let Some(stream) = Stream::of(TABLE.lookup(fd)) else {
+    let entry = TABLE.lookup(fd);
+    let Some(stream) = Stream::of(entry) else {
+        if entry.kind() == Kind::Fresh && kernel_name(fd).is_some_and(|e| e.port != 0) {
+            // It has seen the port that the kernel chose for it: now it has to stay.
+            interest::note_bind(fd, true);
+        }
         // SAFETY: the application's pointers; the kernel checks them.
         return unsafe { raw!(getsockname, fd, addr, len) };
     };
-    let local = stream.ask(|guard| guard.local_endpoint(stream.id))?;
+    let mut local = stream.ask(|guard| guard.local_endpoint(stream.id))?;
+    if local.ip.is_unspecified() && stream.local.has(Flag::Shadow) {
+        // It has lost its connection. What bind() chose stays.
+        local.ip = super::connect::bound_address(fd).map_or(local.ip, |bound| bound.ip);
+    }
     // SAFETY: the application's pointers.
     sys::done(unsafe { give_endpoint(local, stream.family(), addr, len) })
 }
@@ -416,7 +336,7 @@ pub(crate) unsafe fn getsockopt(
         return unsafe { raw!(getsockopt, fd, level, name, value, len) };
     };
     // SAFETY: the application's pointers.
-    unsafe { options::read(fd, &stream, level, name, value, len) }
+    unsafe { option_read::read(fd, &stream, level, name, value, len) }
 }
 
 pub(crate) unsafe fn setsockopt(
@@ -435,11 +355,30 @@ pub(crate) unsafe fn setsockopt(
         // SAFETY: the application's pointer.
         return unsafe { datagram::write_option(&datagram, level, name, value, len) };
     }
-    // SAFETY: the application's pointer; the kernel checks it.
-    let done = unsafe { raw!(setsockopt, fd, level, name, value, len) }?;
+    if entry.is_kernel() {
+        // SAFETY: the application's pointer; the kernel checks it.
+        return unsafe { raw!(setsockopt, fd, level, name, value, len) };
+    }
     if let Some(live) = listeners::live_already(entry) {
-        // SAFETY: the kernel has just read `len` bytes there.
-        unsafe { options::write_listener(&live, level, name, value, len) };
+        // SAFETY: the application's pointer.
+        return unsafe { options::tell_listener(fd, &live, level, name, value, len) };
+    }
+    interest::touch(fd);
+    // SAFETY: as above.
+    let done = unsafe { raw!(setsockopt, fd, level, name, value, len) }?;
+    if entry.kind() == Kind::FreshDatagram && (level, name) == (libc::IPPROTO_IPV6, libc::IPV6_MTU) {
+        // SAFETY: the kernel has just read an int there.
+        interest::note_ipv6_mtu(fd, unsafe { crate::memory::read::<c_int>(value.cast()) }?);
+    }
+    let is_foreign = match entry.kind() {
+        Kind::Fresh | Kind::Listener => options::is_foreign_now(fd, level, name),
+        Kind::FreshDatagram => {
+            datagram_class(level, name) != DatagramClass::Served && own_socket::is_unusual(fd, level, name)
+        }
+        _ => false,
+    };
+    if is_foreign {
+        let _ = stay_with_kernel(fd, entry); // a listener in use was asked before
     }
     Ok(done)
 }

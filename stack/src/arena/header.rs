@@ -20,12 +20,16 @@ pub struct ArenaConfig {
     pub netns: u64,
     /// Receive queues.
     pub queues: u32,
+    /// Transmit queues; may be fewer.
+    pub transmit_queues: u32,
     /// UMEM frames.
     pub frames: u32,
     pub mac: Mac,
     pub mtu: u16,
     /// veth, virtio and their like: peers may leave checksums for the hardware to finish.
     pub device_is_virtual: bool,
+    /// What sequence numbers and cookies are made with ([`Header::isn_secret`]).
+    pub isn_secret: [u64; 2],
     pub tunables: Tunables,
 }
 
@@ -105,14 +109,15 @@ pub struct Header {
     id: AtomicU64,
     /// The kernel's number of the daemon's bell (`eventfd-id` in fdinfo), plus 1; 0: not known.
     pub daemon_bell_id: AtomicU32,
-    _pad2: u32,
+    transmit_queues: AtomicU32,
     /// Why it is not native or not zero-copy, for people, NUL-padded.
     reason: [AtomicU8; 128],
     /// The XDP program's counters, copied here when a tool asks.
     pub verdicts: [AtomicU64; VERDICTS],
     policies: [AtomicU8; 2 * 65536],
     members: [AtomicU8; 2 * 65536],
-    _reserved: [AtomicU16; 32],
+    isn_secret: [AtomicU64; 2],
+    _reserved: [AtomicU16; 24],
 }
 
 impl Header {
@@ -123,11 +128,13 @@ impl Header {
         self.netns.store(c.netns, Relaxed);
         self.frames.store(c.frames, Relaxed);
         self.queues.store(c.queues, Relaxed);
+        self.transmit_queues.store(c.transmit_queues, Relaxed);
         self.ifindex.store(c.ifindex, Relaxed);
         self.mtu.store(u32::from(c.mtu), Relaxed);
         copy_bytes(&self.device, &c.device);
         copy_bytes(&self.mac, &c.mac.0);
         self.device_is_virtual.store(u8::from(c.device_is_virtual), Relaxed);
+        self.isn_secret.iter().zip(c.isn_secret).for_each(|(to, word)| to.store(word, Relaxed));
         self.magic.store(MAGIC, core::sync::atomic::Ordering::Release);
     }
 
@@ -148,12 +155,22 @@ impl Header {
         self.id.load(Relaxed)
     }
 
+    /// The stacks of a device share it: a cookie that one gave is good at another, to which its port's flows were moved.
+    pub fn isn_secret(&self) -> [u64; 2] {
+        [0, 1].map(|i| self.isn_secret[i].load(Relaxed))
+    }
+
     pub fn frames(&self) -> u32 {
         self.frames.load(Relaxed)
     }
 
     pub fn queues(&self) -> u32 {
         self.queues.load(Relaxed)
+    }
+
+    /// Queues that frames can leave by: the first ones of [`Header::queues`].
+    pub fn transmit_queues(&self) -> u32 {
+        self.transmit_queues.load(Relaxed).clamp(1, self.queues().max(1))
     }
 
     pub fn ifindex(&self) -> u32 {

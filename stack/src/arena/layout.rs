@@ -14,14 +14,14 @@ pub const MAX_QUEUES: usize = 64;
 pub(super) const CONNS: usize = 16 * 1024;
 pub(super) const TIME_WAITS: usize = 32 * 1024;
 pub(super) const SOCKETS: usize = 16 * 1024;
-pub(super) const EPOLL_SETS: usize = 256;
+pub(super) const EPOLL_SETS: usize = 1024;
 pub(super) const EPOLL_ITEMS: usize = 24 * 1024;
 pub(super) const FLOW_BUCKETS: usize = 64 * 1024;
 
 pub(super) const PAGE: usize = 4096;
 
-/// Names the layout: a process and an arena of different builds refuse each other. It mixes the version with the
-/// sizes of all that lies in the arena (FNV-1a).
+/// Names the layout: a process and an arena of different builds refuse each other. It mixes the version, the name of the build
+/// (`build.rs`: of two with the same sizes, too, one may not know what the other means) and the sizes of all that lies in the arena (FNV-1a).
 pub const LAYOUT_VERSION: u64 = {
     let sizes = [
         size_of::<Header>(),
@@ -41,7 +41,7 @@ pub const LAYOUT_VERSION: u64 = {
         CONNS + TIME_WAITS + SOCKETS + EPOLL_SETS + EPOLL_ITEMS + FLOW_BUCKETS,
     ];
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let version = env!("CARGO_PKG_VERSION").as_bytes();
+    let version = concat!(env!("CARGO_PKG_VERSION"), env!("SIDESTEP_BUILD")).as_bytes();
     let mut i = 0;
     while i < version.len() {
         hash = (hash ^ version[i] as u64).wrapping_mul(0x100_0000_01b3);

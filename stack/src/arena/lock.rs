@@ -1,7 +1,20 @@
 //! A robust mutex that processes share: the POSIX one, because the kernel tells the next owner when one died inside.
 
+use crate::sys;
 use core::cell::UnsafeCell;
 use std::io;
+
+/// How long a thread sleeps for a lock before it looks whether it is free.
+const SLEEP_US: u64 = 10_000;
+
+unsafe extern "C" {
+    /// Of glibc since 2.30.
+    fn pthread_mutex_clocklock(
+        mutex: *mut libc::pthread_mutex_t,
+        clock: libc::clockid_t,
+        until: *const libc::timespec,
+    ) -> libc::c_int;
+}
 
 /// pthread_mutex_t with PTHREAD_PROCESS_SHARED and PTHREAD_MUTEX_ROBUST. Zeroed memory is not one: call `init`.
 #[repr(C, align(64))]
@@ -38,16 +51,25 @@ impl RobustMutex {
         }
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock. Who is woken to take it, and killed before he does, while another who came by takes it, leaves those
+    /// asleep who waited with him: the kernel cannot know. So nobody sleeps for long.
     pub fn lock(&self) -> LockOutcome {
-        // SAFETY: the mutex was initialised when the arena, or the stack's slot, was made.
-        let e = unsafe { libc::pthread_mutex_lock(self.inner.get()) };
-        self.outcome(e)
+        loop {
+            if let Some(outcome) = self.try_lock() {
+                return outcome;
+            }
+            let until = sys::monotonic_after(SLEEP_US);
+            // SAFETY: as in `try_lock`; the time is ours.
+            let e = unsafe { pthread_mutex_clocklock(self.inner.get(), libc::CLOCK_MONOTONIC, &raw const until) };
+            if e != libc::ETIMEDOUT {
+                return self.outcome(e);
+            }
+        }
     }
 
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<LockOutcome> {
-        // SAFETY: as in `lock`.
+        // SAFETY: the mutex was initialised when the arena, or the stack's slot, was made.
         let e = unsafe { libc::pthread_mutex_trylock(self.inner.get()) };
         (e == 0 || e == libc::EOWNERDEAD).then(|| self.outcome(e))
     }
@@ -71,5 +93,28 @@ impl RobustMutex {
 impl core::fmt::Debug for RobustMutex {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("RobustMutex")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn who_was_not_woken_finds_the_lock_free() {
+        // SAFETY: zeroes are valid; the mutex is made next.
+        let mutex: RobustMutex = unsafe { core::mem::zeroed() };
+        mutex.init().unwrap();
+        // SAFETY: the first word of glibc's mutex: its owner's thread.
+        let owner = unsafe { &*mutex.inner.get().cast::<AtomicU32>() };
+        owner.store(1, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| (mutex.lock(), mutex.unlock()).0);
+            sys::nap_us(30_000);
+            assert!(!waiter.is_finished() && mutex.try_lock().is_none());
+            owner.store(0, Ordering::SeqCst); // and nobody is woken
+            assert_eq!(waiter.join().unwrap(), LockOutcome::Clean);
+        });
     }
 }

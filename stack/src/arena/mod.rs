@@ -20,10 +20,11 @@ pub use header::{ArenaConfig, Header, Mode, Policy, Proto, VERDICTS};
 pub use layout::{LAYOUT_VERSION, MAX_QUEUES, MAX_STACKS};
 pub use lock::{LockOutcome, RobustMutex};
 pub use pool::{Census, Pool, QueueShared};
-pub use processes::{MAX_PROCS, PENDING_FORK, ProcId, Processes};
+pub use processes::{BORN, DAEMON, EXECUTED, MAX_PROCS, PENDING_FORK, ProcId, Processes};
+pub(crate) use stack_slot::NAMED_BELLS;
 pub use stack_slot::{BELLS, StackSlot};
 
-use crate::buf::{FRAME_SIZE, FrameId, FrameMeta, FrameShared, OWNER_FILL};
+use crate::buf::{FRAME_SIZE, FrameId, FrameMeta, FrameShared, OWNER_POOL};
 use crate::engine::{Config, Engine, Parts, StackState};
 use crate::sys;
 use crate::tunables::Tunables;
@@ -208,32 +209,42 @@ impl Arena {
         Ok(Some(index))
     }
 
-    /// Gives a stack's slot and its frames back. Its sockets must be closed and nobody attached. Frames that the
+    /// Gives a stack's slot and its frames back. Its rings must be empty and nobody attached. Frames that the
     /// kernel still reads go to the pool with their completion, or now when `force` (the sockets are long gone).
-    pub fn free_stack(&self, index: u32, force: bool) {
+    pub fn free_stack(&'static self, index: u32, force: bool) {
         let owner = index as u16 + 1;
         let pool = self.pool();
+        // Who brought a frame back meanwhile would bring it to a stack that is no more.
+        let _nobody = self.hold_completions();
         for (id, frame) in self.frames_shared().iter().enumerate() {
-            if frame.owner() != owner {
-                continue;
-            }
-            if force || !frame.orphan_in_tx() {
+            if frame.owner() == owner && (force || !frame.leave_to_pool()) {
                 pool.put(id as u32);
             }
         }
         self.stack(index).release();
     }
 
-    /// Empties the fill rings into the pool, when the rings are no more: nobody has an AF_XDP socket of this arena.
-    pub fn reclaim_fill(&self) {
+    /// Keeps everybody from the completion rings: nobody brings frames back while it lives.
+    pub(crate) fn hold_completions(&'static self) -> HeldCompletions {
+        let held = HeldCompletions { arena: self };
+        for lock in held.locks() {
+            lock.lock(); // What a dead owner left is for the next one who comes for completions.
+        }
+        held
+    }
+
+    /// Empties the rings into the pool, when they are no more: nobody has an AF_XDP socket of this arena.
+    pub fn reclaim_rings(&self) {
         let pool = self.pool();
         for (id, frame) in self.frames_shared().iter().enumerate() {
-            if frame.owner() == OWNER_FILL {
+            if frame.is_with_kernel() {
                 pool.put(id as u32);
             }
         }
         for queue in 0..MAX_QUEUES {
             self.queue(queue).fill_deficit.store(0, Ordering::Relaxed);
+            self.queue(queue).fill_written.store(0, Ordering::Relaxed);
+            self.queue(queue).handling.store(0, Ordering::Relaxed);
         }
     }
 
@@ -273,7 +284,7 @@ impl Arena {
     /// Gives a frame back to the stack that owns it, or to the pool: for whoever finds its completion.
     pub(crate) fn return_frame(&self, id: FrameId) {
         match self.frames_shared()[id as usize].owner() {
-            0 => self.pool().put(id),
+            OWNER_POOL => self.pool().put_own(id),
             owner if (owner as usize) <= MAX_STACKS => {
                 let e = self.layout.engine_parts(owner as usize - 1);
                 // SAFETY: a StackState lies there; of its free list, `push_returned` touches the atomic word only, which
@@ -290,5 +301,23 @@ impl Arena {
     unsafe fn slice<T>(&self, offset: usize, len: usize) -> &'static mut [T] {
         // SAFETY: the caller's promise.
         unsafe { core::slice::from_raw_parts_mut(self.base.add(offset).cast(), len) }
+    }
+}
+
+/// The locks of all completion rings.
+pub(crate) struct HeldCompletions {
+    arena: &'static Arena,
+}
+
+impl HeldCompletions {
+    fn locks(&self) -> impl Iterator<Item = &'static RobustMutex> {
+        let arena = self.arena;
+        (0..arena.header().queues() as usize).map(|queue| &arena.queue(queue).completion)
+    }
+}
+
+impl Drop for HeldCompletions {
+    fn drop(&mut self) {
+        self.locks().for_each(RobustMutex::unlock);
     }
 }

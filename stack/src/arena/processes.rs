@@ -8,6 +8,15 @@ pub const MAX_PROCS: usize = 256;
 /// A slot taken by a parent for the child that it is about to fork.
 pub const PENDING_FORK: u32 = u32::MAX;
 
+/// Its child is there, and has not said yet who it is.
+pub const BORN: u32 = u32::MAX - 3;
+
+/// The daemon's slot, under which it holds sockets that nobody else does. A new daemon finds it as a dead process's.
+pub const DAEMON: u32 = u32::MAX - 1;
+
+/// No process's: the slot of a program that was replaced by exec, until all that it held is released.
+pub const EXECUTED: u32 = u32::MAX - 2;
+
 /// A process's number in the arena; below [`MAX_PROCS`].
 pub type ProcId = u16;
 
@@ -30,6 +39,12 @@ impl Processes {
         self.pids[usize::from(id)].store(pid, Ordering::Release);
     }
 
+    /// The fork for which a slot was taken has made its process.
+    pub fn note_born(&self, id: ProcId) {
+        // A child that was faster has said who it is.
+        let _ = self.pids[usize::from(id)].compare_exchange(PENDING_FORK, BORN, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     pub fn pid_of(&self, id: ProcId) -> u32 {
         self.pids[usize::from(id)].load(Ordering::Acquire)
     }
@@ -43,7 +58,7 @@ impl Processes {
         self.pids[usize::from(id)].store(0, Ordering::Release);
     }
 
-    /// All taken slots with their pids ([`PENDING_FORK`] included).
+    /// All taken slots with their pids (and what is in their place).
     pub fn iter(&self) -> impl Iterator<Item = (ProcId, u32)> + '_ {
         self.pids.iter().enumerate().map(|(i, p)| (i as ProcId, p.load(Ordering::Acquire))).filter(|(_, p)| *p != 0)
     }

@@ -1,30 +1,39 @@
 //! What processes share of a stack outside its lock: who sleeps on it, which doorbells are taken, when it was run.
 
 use super::{LockOutcome, MAX_QUEUES, ProcId, RobustMutex};
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::io;
 
-/// Doorbells of a stack: threads that can sleep on it at once and be woken by name. One more sleeps in short naps.
-pub const BELLS: usize = 16;
+/// Doorbells of a stack: the first are for one thread each, the others for as many as come ([`crate::socket::SHARED_BELLS`]).
+pub const BELLS: usize = 32;
+/// Doorbells that one thread holds at a time.
+pub(crate) const NAMED_BELLS: usize = crate::socket::SHARED_BELLS.trailing_zeros() as usize;
 
 /// One stack's slot.
 #[repr(C, align(64))]
 pub struct StackSlot {
     lock: RobustMutex,
+    /// 1: the lock's owner has begun to change what it guards. Of one that dies then nothing can be trusted; after any other the
+    /// next one goes on where it stopped.
+    changing: AtomicU32,
     in_use: AtomicU32,
     /// The process that opened it; 0 when it died.
     pub owner_pid: AtomicU32,
     /// Threads in a kernel wait that the stack's XSKs will wake.
     pub sleepers: AtomicU32,
-    _pad: u32,
+    /// 1: connections came to be accepted since the daemon last looked; 2: one that nobody here asks for, and others may.
+    pub arrivals: AtomicU32,
     /// When somebody last polled it, microseconds of the monotonic clock.
     pub last_poll_us: AtomicU64,
-    /// Holder of each doorbell: ProcId + 1, or 0.
-    bells: [AtomicU16; BELLS],
+    /// Holder of each named doorbell: ProcId + 1, or 0.
+    bells: [AtomicU16; NAMED_BELLS],
     /// What the daemon handed out, so that one after it finds it in the processes: inode numbers of the stack's XSKs,
     /// and of its doorbells the kernel's number (`eventfd-id` in fdinfo) plus 1. 0: none.
     pub xsk_inodes: [AtomicU64; MAX_QUEUES],
     pub bell_ids: [AtomicU32; BELLS],
+    /// Up to where the transmit rings are written, in their own positions; further than what is published in the midst of a
+    /// batch alone.
+    pub tx_written: [AtomicU32; MAX_QUEUES],
 }
 
 impl StackSlot {
@@ -37,8 +46,11 @@ impl StackSlot {
     }
 
     pub(super) fn init_lock(&self) -> io::Result<()> {
+        self.changing.store(0, Ordering::Relaxed);
         self.sleepers.store(0, Ordering::Relaxed);
+        self.tx_written.iter().for_each(|position| position.store(0, Ordering::Relaxed));
         self.last_poll_us.store(0, Ordering::Relaxed);
+        self.arrivals.store(0, Ordering::Relaxed);
         self.bells.iter().for_each(|bell| bell.store(0, Ordering::Relaxed));
         self.xsk_inodes.iter().for_each(|inode| inode.store(0, Ordering::Relaxed));
         self.bell_ids.iter().for_each(|id| id.store(0, Ordering::Relaxed));
@@ -48,6 +60,21 @@ impl StackSlot {
     pub(super) fn release(&self) {
         self.owner_pid.store(0, Ordering::Relaxed);
         self.in_use.store(0, Ordering::Release);
+    }
+
+    /// Whether the owner of the lock is changing something, or was when it died.
+    #[inline]
+    pub(crate) fn is_changing(&self) -> bool {
+        self.changing.load(Ordering::Relaxed) != 0
+    }
+
+    /// The owner of the lock says it.
+    #[inline]
+    pub(crate) fn note_changing(&self, is_changing: bool) {
+        // Whoever reads it after our death sees all that we had written by then: the compiler alone could change the order.
+        compiler_fence(Ordering::SeqCst);
+        self.changing.store(u32::from(is_changing), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
     }
 
     pub(crate) fn lock(&self) -> LockOutcome {
@@ -71,19 +98,20 @@ impl StackSlot {
         self.bells[bell].store(0, Ordering::Release);
     }
 
-    /// Frees what a dead process had taken; returns the mask of its doorbells. Sleepers cannot be told apart, so the
-    /// count starts anew: at worst the daemon looks at the stack once too often.
-    pub fn release_process(&self, process: ProcId) -> u32 {
-        let mut mask = 0;
-        for (i, bell) in self.bells.iter().enumerate() {
-            if bell.compare_exchange(process + 1, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                mask |= 1 << i;
-            }
-        }
-        if mask != 0 {
+    /// The mask of the doorbells that a process has taken.
+    pub fn bells_of(&self, process: ProcId) -> u32 {
+        let taken = self.bells.iter().enumerate().filter(|(_, bell)| bell.load(Ordering::Acquire) == process + 1);
+        taken.fold(0, |mask, (i, _)| mask | 1 << i)
+    }
+
+    /// Frees what a dead process had taken, of which nobody rings the doorbells any more. Sleepers cannot be told apart, so
+    /// the count starts anew: at worst the daemon looks at the stack once too often.
+    pub fn release_process(&self, process: ProcId) {
+        let bells = self.bells_of(process);
+        (0..NAMED_BELLS).filter(|i| bells & 1 << i != 0).for_each(|i| self.release_bell(i));
+        if bells != 0 {
             self.sleepers.store(0, Ordering::Release);
         }
-        mask
     }
 }
 

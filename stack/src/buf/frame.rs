@@ -1,8 +1,8 @@
-//! The frame table: who owns a frame, what is in it, and whether the kernel still reads it.
+//! The frame table, as a stack sees it: what is in its frames, and which are free.
 
-use super::Pressure;
+use super::{FrameList, FrameShared, Pressure};
 use crate::slab::NONE;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes in a frame (one UMEM chunk).
 pub const FRAME_SIZE: usize = 2048;
@@ -53,66 +53,6 @@ impl FrameMeta {
     }
 }
 
-/// What others may need to know of a frame: the completion ring is shared by all stacks of a queue, so whoever
-/// finds a completion there must be able to give the frame back to its owner without the owner's lock.
-#[derive(Default, Debug)]
-#[repr(C)]
-pub struct FrameShared {
-    /// The owner: a stack's index + 1, or [`OWNER_POOL`], or [`OWNER_FILL`].
-    owner: AtomicU16,
-    /// Whether the kernel reads it: `TX_IDLE`, `TX_RING`, `TX_RING_RELEASED`.
-    tx: AtomicU8,
-    _pad: u8,
-    /// Link in the owner's list of returned frames (index + 1).
-    returned_next: AtomicU32,
-}
-
-/// The frame lies in the arena's common pool.
-pub const OWNER_POOL: u16 = 0;
-/// The frame is in a fill ring, or on its way through the kernel to a receive ring.
-pub const OWNER_FILL: u16 = u16::MAX;
-
-const TX_IDLE: u8 = 0;
-const TX_RING: u8 = 1;
-const TX_RING_RELEASED: u8 = 2;
-
-impl FrameShared {
-    pub fn owner(&self) -> u16 {
-        self.owner.load(Ordering::Relaxed)
-    }
-
-    pub fn set_owner(&self, owner: u16) {
-        self.owner.store(owner, Ordering::Relaxed);
-    }
-
-    /// Whether the kernel may still read the frame.
-    pub fn is_in_tx(&self) -> bool {
-        self.tx.load(Ordering::Acquire) != TX_IDLE
-    }
-
-    /// The kernel is done with it. True when its owner had let go of it in the meantime, so that it is free now.
-    pub fn complete(&self) -> bool {
-        self.tx.swap(TX_IDLE, Ordering::AcqRel) == TX_RING_RELEASED
-    }
-
-    /// The owner is gone. True when the kernel still reads the frame: its completion will then find it released and
-    /// owned by the pool.
-    pub fn orphan_in_tx(&self) -> bool {
-        self.set_owner(OWNER_POOL);
-        match self.tx.compare_exchange(TX_RING, TX_RING_RELEASED, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(state) => state == TX_RING_RELEASED,
-        }
-    }
-
-    /// Clears every mark: for a frame that is known to be with nobody (start of the arena, a dead stack's frames).
-    pub fn reset(&self, owner: u16) {
-        self.set_owner(owner);
-        self.tx.store(TX_IDLE, Ordering::Release);
-        self.returned_next.store(0, Ordering::Relaxed);
-    }
-}
-
 /// A stack's own free frames. `head` is index + 1, so that zeroed memory is an empty list (of a stack that has to
 /// do with next to nothing, until the first look at what there is).
 #[derive(Debug)]
@@ -126,6 +66,8 @@ pub struct FreeList {
     allowance: u32,
     pressure: Pressure,
     _pad: [u8; 3],
+    /// The last that was heard of bearers who died with frames in their hands: see [`Frames::recover`].
+    bearers_lost: u32,
 }
 
 impl Default for FreeList {
@@ -137,6 +79,7 @@ impl Default for FreeList {
             allowance: Pressure::None.allowance(),
             pressure: Pressure::None,
             _pad: [0; 3],
+            bearers_lost: 0,
         }
     }
 }
@@ -146,7 +89,7 @@ impl FreeList {
     pub fn push_returned(&self, frames: &[FrameShared], id: FrameId) {
         let mut head = self.returned.load(Ordering::Relaxed);
         loop {
-            frames[id as usize].returned_next.store(head, Ordering::Relaxed);
+            frames[id as usize].set_returned_next(head);
             match self.returned.compare_exchange_weak(head, id + 1, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
@@ -190,19 +133,15 @@ impl<'m> Frames<'m> {
 
     /// Lets go of a frame. If the kernel still reads it, it becomes free with its completion.
     pub fn release(&mut self, id: FrameId) {
-        let tx = &self.shared[id as usize].tx;
-        if tx.load(Ordering::Acquire) == TX_RING
-            && tx.compare_exchange(TX_RING, TX_RING_RELEASED, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        {
-            return;
+        if !self.shared[id as usize].release() {
+            self.push_free(id);
         }
-        self.push_free(id);
     }
 
     /// Puts a frame that nobody reads on the free list. For the runtime (frames from the pool, completions);
     /// everybody else calls [`Frames::release`].
     pub fn push_free(&mut self, id: FrameId) {
-        self.shared[id as usize].set_owner(self.owner);
+        self.shared[id as usize].come_to(self.owner);
         self.meta[id as usize].next = self.free.head;
         self.free.head = id + 1;
         self.free.count += 1;
@@ -210,12 +149,21 @@ impl<'m> Frames<'m> {
 
     /// Marks a frame as given to the kernel's transmit ring.
     pub fn mark_in_tx(&mut self, id: FrameId) {
-        self.shared[id as usize].tx.store(TX_RING, Ordering::Release);
+        self.shared[id as usize].send();
     }
 
     /// Whether the kernel may still read the frame: its headers must not be rewritten.
     pub fn is_in_tx(&self, id: FrameId) -> bool {
         self.shared[id as usize].is_in_tx()
+    }
+
+    /// The frames of a list are this stack's from now on: they were another's, whose lock is held too.
+    pub fn take_over(&mut self, list: &FrameList) {
+        let mut at = list.front();
+        while let Some(id) = at {
+            self.shared[id as usize].set_owner(self.owner);
+            at = list.next(self, id);
+        }
     }
 
     /// Forgets the free frames: whoever rebuilds a stack finds them by owner.
@@ -251,22 +199,39 @@ impl<'m> Frames<'m> {
         let mut head = self.free.returned.swap(0, Ordering::Acquire);
         while head != 0 {
             let id = head - 1;
-            head = self.shared[id as usize].returned_next.load(Ordering::Relaxed);
+            head = self.shared[id as usize].returned_next();
             self.push_free(id);
         }
     }
 
+    /// Whether bearers died of whom this stack has not heard; `lost` is how many did up to now.
+    pub fn misses_bearers(&self, lost: u32) -> bool {
+        self.free.bearers_lost != lost
+    }
+
+    /// Finds the frames that were on their way back here with somebody who died. Nobody may be bringing any meanwhile: the
+    /// caller holds the locks of all completion rings.
+    pub fn recover(&mut self, lost: u32) {
+        self.collect_returned();
+        for (id, frame) in self.shared.iter().enumerate() {
+            if frame.owner() == self.owner && frame.is_returning() {
+                self.push_free(id as FrameId);
+            }
+        }
+        self.free.bearers_lost = lost;
+    }
+
     /// Builds the free list anew from the frames' owners: nothing else of this stack's state is trusted any more.
-    /// Frames that the kernel still reads become free with their completion.
+    /// Frames that the kernel still reads become the pool's with their completion. Nobody may be bringing any back meanwhile,
+    /// as for [`Frames::recover`].
     pub fn rebuild(&mut self) {
         self.free.head = 0;
         self.free.count = 0;
         self.free.returned.store(0, Ordering::Relaxed);
         for (id, frame) in self.shared.iter().enumerate() {
-            if frame.owner() == self.owner && !frame.orphan_in_tx() {
+            if frame.owner() == self.owner && !frame.leave_to_pool() {
                 self.push_free(id as FrameId);
             }
-            // orphan_in_tx gave the others to the pool
         }
     }
 
@@ -323,6 +288,13 @@ impl<'m> Frames<'m> {
         let src = from as usize * FRAME_SIZE + off as usize;
         let dst = to as usize * FRAME_SIZE + t.off as usize;
         self.data.copy_within(src..src + t.len as usize, dst);
+    }
+
+    /// Copies `len` bytes between frames, each named with a place in it; the caller checked that both hold them.
+    pub fn copy_bytes(&mut self, (from, at): (FrameId, u16), (to, to_at): (FrameId, u16), len: u16) {
+        let src = from as usize * FRAME_SIZE + usize::from(at);
+        let dst = to as usize * FRAME_SIZE + usize::from(to_at);
+        self.data.copy_within(src..src + usize::from(len), dst);
     }
 
     /// Bytes free behind the frame's payload.

@@ -42,6 +42,12 @@ impl FrameList {
         (next != NONE).then_some(next)
     }
 
+    /// How many frames it really has: no more than one beyond what it says, though it never ended.
+    pub fn walk(&self, frames: &Frames<'_>) -> u32 {
+        let after = |id: &FrameId| self.next(frames, *id);
+        core::iter::successors(self.front(), after).take(self.frames as usize + 1).count() as u32
+    }
+
     pub fn push_back(&mut self, frames: &mut Frames<'_>, id: FrameId) {
         frames.meta_mut(id).next = NONE;
         match self.tail {

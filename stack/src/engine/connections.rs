@@ -4,10 +4,12 @@ use super::flows::Entry;
 use super::{Engine, context};
 use crate::drops::Drop;
 use crate::slab::{NONE, Slab};
-use crate::socket::readiness::{ANY, IN, OUT, PRI};
+use crate::socket::QUEUE_DEPARTED;
+use crate::socket::readiness::{ANY, DATA_CAME, ROOM_CAME};
 use crate::tcp::{Arrival, Events, Linger, Links, State, Tcb};
 use crate::time::Instant;
 use crate::timer_wheel::Nodes;
+use crate::wire::tcp::Flags;
 
 /// Connections looked at in one turn for frames held out of order.
 const PRUNE_STEP: u32 = 256;
@@ -35,6 +37,9 @@ impl Engine<'_> {
         if let Some(control) = &arrival.reply {
             let (flow, link) = (*self.conns[conn].flow(), self.conns[conn].link);
             self.reply(&flow, link.hop, link.rx_queue, control);
+            if control.flags.has(Flags::RST) {
+                self.note_reset(now, &flow);
+            }
         }
         if !arrival.events.is_empty() && !self.handle_events(now, conn, arrival.events) {
             return;
@@ -42,14 +47,24 @@ impl Engine<'_> {
         self.schedule(now, conn);
     }
 
-    /// Puts the connection where its wishes belong: transmit list, timer wheel.
+    /// Puts the connection where its wishes belong: transmit list, timer wheel. One that is to be asked for segments meets
+    /// the wheel when it was asked.
     #[inline]
     pub(crate) fn schedule(&mut self, now: Instant, conn: u32) {
+        if !self.ask_transmit(conn) || !self.state.waiting.is_empty() {
+            self.arm_timer(now, conn);
+        }
+    }
+
+    /// Puts a connection that has something to send on the transmit list; whether it is there.
+    #[inline]
+    pub(crate) fn ask_transmit(&mut self, conn: u32) -> bool {
         let tcb = &self.conns[conn];
         if !tcb.link.in_transmit && tcb.wants_transmit() {
-            self.push_transmit(conn);
+            self.append_transmit(conn);
+            return true;
         }
-        self.arm_timer(now, conn);
+        tcb.link.in_transmit
     }
 
     /// A deadline that has passed counts as now: it comes due with the next tick, so nothing is served twice in one.
@@ -90,15 +105,20 @@ impl Engine<'_> {
         let quiet = Events::READABLE | Events::WRITABLE | Events::URGENT | Events::CHALLENGE;
         let mut bits = if events.0 & !quiet.0 != 0 { ANY } else { 0 };
         if events.has(Events::READABLE) {
-            bits |= IN;
+            bits |= DATA_CAME;
         }
         if events.has(Events::URGENT) {
-            bits |= IN | PRI;
+            bits |= DATA_CAME;
         }
-        if events.has(Events::WRITABLE) && self.sockets[socket].wants_room && self.conns[conn].is_writable(&self.frames)
-        {
+        let finds_room = events.has(Events::WRITABLE)
+            && self.sockets[socket].wants_room
+            && self.conns[conn].is_writable(&self.frames);
+        if finds_room {
             self.sockets[socket].wants_room = false;
-            bits |= OUT;
+            bits |= ROOM_CAME;
+        }
+        if self.has_owners() {
+            self.note_stream_signals(socket, conn, events, finds_room);
         }
         if bits != 0 {
             self.announce(socket, bits);
@@ -176,6 +196,9 @@ impl Engine<'_> {
     }
 
     fn handle_due(&mut self, now: Instant, conn: u32) {
+        if self.conns[conn].link.queue == QUEUE_DEPARTED {
+            return self.remove_connection(now, conn);
+        }
         let arrival = self.conns[conn].handle_deadline(&mut context!(self, now));
         self.after(now, conn, arrival);
     }

@@ -31,6 +31,10 @@ impl ControlRing {
         self.len == 0
     }
 
+    pub(super) fn frames_held(&self) -> u32 {
+        self.len
+    }
+
     fn is_full(&self) -> bool {
         self.len as usize == RING
     }

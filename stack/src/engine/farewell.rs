@@ -11,17 +11,23 @@ use crate::ip;
 use crate::link::Hop;
 
 /// A walk over the slots of the connections that are no more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct Farewells {
     next: u32,
     end: u32,
 }
 
 impl Engine<'_> {
-    /// The walk: to be asked for before [`Engine::reset_all`]. It ends when a connection is made.
-    pub fn farewells(&self) -> Farewells {
-        let end = self.conns.used().min(self.conns.capacity() as u32);
-        Farewells { next: 0, end }
+    /// The walk: to be asked for before [`Engine::salvage`] or [`Engine::reset_all`]. It ends when a connection is made. Whoever
+    /// was on it may have died as well: then it begins anew.
+    pub fn farewells(&mut self) -> Farewells {
+        let used = self.conns.used().min(self.conns.capacity() as u32);
+        let left = self.state.farewells;
+        let end = if used == 0 { left.end.min(self.conns.capacity() as u32) } else { used };
+        let walk = Farewells { next: 0, end };
+        self.state.farewells = walk;
+        walk
     }
 
     /// After [`Engine::reset_all`] and with frames again: makes as many RSTs as there is room and frames for. True while
@@ -35,13 +41,19 @@ impl Engine<'_> {
                 return true;
             }
             let tcb = &self.conns[walk.next];
-            let (flow, link, reset) = (*tcb.flow(), tcb.link, tcb.farewell());
-            if let Some(reset) = reset.filter(|_| self.may_be_ours(&flow, link.hop)) {
+            let (flow, link, resets) = (*tcb.flow(), tcb.link, tcb.farewells());
+            let is_ours = self.may_be_ours(&flow, link.hop);
+            for reset in resets.into_iter().flatten().filter(|_| is_ours) {
                 self.reply(&flow, link.hop, link.rx_queue, &reset);
             }
             walk.next += 1;
         }
         false
+    }
+
+    /// They were sent. Until then whoever starts over in the midst of it says them again.
+    pub fn note_farewells_said(&mut self) {
+        self.state.farewells = Farewells::default();
     }
 
     /// Whether a connection could have had this flow.

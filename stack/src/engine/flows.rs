@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::addr::Flow;
 use crate::slab::NONE;
+use crate::socket::QUEUE_DEPARTED;
 
 /// What a flow leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +34,7 @@ impl Entry {
 
 impl Engine<'_> {
     /// The connection or TIME-WAIT of a flow.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lookup(&self, flow: &Flow) -> Option<Entry> {
         let mut at = self.flow_table[self.bucket(flow)];
         while let Some(entry) = Entry::decode(at) {
@@ -50,7 +51,6 @@ impl Engine<'_> {
     }
 
     /// Whether the flow leads to this connection: else the slot is free, or the connection over.
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn is_flow_of(&self, flow: &Flow, conn: u32) -> bool {
         self.lookup(flow) == Some(Entry::Connection(conn))
     }
@@ -102,21 +102,30 @@ impl Engine<'_> {
         });
     }
 
-    /// Calls `f` with the flow of every connection and TIME-WAIT.
+    /// Calls `f` with the flow of every connection and TIME-WAIT that is this stack's.
     pub fn for_each_flow(&self, mut f: impl FnMut(&Flow)) {
+        self.for_each_entry(|entry, flow| {
+            if !self.has_departed(entry) {
+                f(flow);
+            }
+        });
+    }
+
+    /// Whether it only keeps the place of a connection that went to another stack.
+    pub(super) fn has_departed(&self, entry: Entry) -> bool {
+        matches!(entry, Entry::Connection(i) if self.conns[i].link.queue == QUEUE_DEPARTED)
+    }
+
+    pub(super) fn for_each_entry(&self, mut f: impl FnMut(Entry, &Flow)) {
         for head in self.flow_table.iter() {
             let mut at = *head;
             while let Some(entry) = Entry::decode(at) {
-                match entry {
-                    Entry::Connection(i) => {
-                        f(self.conns[i].flow());
-                        at = self.conns[i].link.hash_next;
-                    }
-                    Entry::TimeWait(i) => {
-                        f(&self.time_waits[i].flow);
-                        at = self.time_waits[i].hash_next;
-                    }
-                }
+                let (flow, next) = match entry {
+                    Entry::Connection(i) => (self.conns[i].flow(), self.conns[i].link.hash_next),
+                    Entry::TimeWait(i) => (&self.time_waits[i].flow, self.time_waits[i].hash_next),
+                };
+                f(entry, flow);
+                at = next;
             }
         }
     }

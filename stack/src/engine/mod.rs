@@ -3,23 +3,34 @@
 //! [`Engine::handle_frame`], [`Engine::handle_timers`] and the socket calls (in [`crate::socket`]) put work in;
 //! [`Engine::poll_transmit`], [`Engine::take_wakeups`] and [`Engine::next_deadline`] say what is to be done with it.
 //! - `state.rs`: what of a stack lives in shared memory, and how it starts;
-//! - `receive.rs`: a frame's way to its connection or listener;
+//! - `receive.rs`: a frame's way to its connection or listener; `fragments.rs`: of one that came in parts;
 //! - `connections.rs`: what becomes of connections: events, lists, timers, the end; `flows.rs`: finding them;
+//! - `handover.rs`: a port's flows go to other stacks;
+//! - `emigration.rs`: those that nobody accepted move to another stack;
+//! - `strays.rs`: SYNs for a port that is served here, but not at that address;
 //! - `challenges.rs`: how many answers to what may be forged; `destinations.rs`: what is remembered of peers;
 //! - `time_waits.rs`: the records of those that closed first;
-//! - `device.rs`: the device changes under live connections;
+//! - `device.rs`: the device changes under live connections; `owners.rs`: who is told by a signal;
 //! - `transmit.rs`: out of connections into frames; `control.rs`: answers without a connection;
+//! - `resets.rs`: which connections were reset a moment ago;
 //! - `farewell.rs`: RSTs for the peers of a stack that has to start over.
 
+mod audit;
 mod challenges;
 mod connections;
 mod control;
 mod destinations;
 mod device;
+mod emigration;
 mod farewell;
 pub(crate) mod flows;
+mod fragments;
+mod handover;
+mod owners;
 mod receive;
+mod resets;
 mod state;
+mod strays;
 mod time_waits;
 mod transmit;
 
@@ -31,9 +42,13 @@ use crate::socket::{EpollItem, EpollSet, Socket, Unconnected};
 use crate::tcp::{Tcb, TimeWait};
 use crate::time::Instant;
 use crate::tunables::Tunables;
+use crate::udp::DatagramPorts;
 
+pub use audit::{Audit, Count};
+pub use emigration::Emigrant;
 pub use farewell::Farewells;
 pub(crate) use flows::flow_hash;
+pub use owners::{Cause, Owner};
 pub(crate) use receive::{Fate, Origin};
 pub use state::{Config, StackState, TxChecksum};
 pub(crate) use state::{Core, Queue};
@@ -83,6 +98,7 @@ pub struct Engine<'m> {
     pub(crate) epoll_items: Slab<'m, EpollItem>,
     pub(crate) flow_table: &'m mut [u32],
     pub(crate) frames: Frames<'m>,
+    pub(crate) datagram_ports: Option<&'m DatagramPorts>,
 }
 
 impl<'m> Engine<'m> {
@@ -102,6 +118,7 @@ impl<'m> Engine<'m> {
             epoll_items: Slab::new(epoll_items, &mut slabs.epoll_items),
             flow_table,
             frames: Frames::new(frame_meta, frame_shared, umem, free_frames, owner),
+            datagram_ports: None,
         }
     }
 
@@ -143,18 +160,36 @@ impl<'m> Engine<'m> {
         &mut self.state.net
     }
 
+    /// Whoever waits by this bell is awake and looks: it is not rung for what has happened so far.
+    pub fn take_wakeup(&mut self, bell: u8) {
+        self.state.wakeups &= !(1 << bell);
+    }
+
     /// The bells to ring, bit by bit; none are left afterwards.
     pub fn take_wakeups(&mut self) -> u32 {
         core::mem::take(&mut self.state.wakeups)
     }
 
     /// Whether the daemon has something new to do for this stack: resolve a neighbour ([`NetTables::take_wanted`]), give
-    /// a port block ([`Engine::ports_low`]). Told once; again when somebody still waits a while later.
+    /// a port block ([`Engine::ports_low`]), look who listens ([`Engine::take_stray`]), hand datagrams to the kernel
+    /// ([`Engine::take_foreign_datagram`]). Told once; again when somebody still waits a while later.
     #[inline]
     pub fn wants_daemon(&mut self) -> bool {
-        let wish = self.state.net.has_wanted() || self.state.ports.is_low();
+        let wish = self.wishes_for_daemon();
         let told = core::mem::replace(&mut self.state.daemon_told, wish);
         wish && !told
+    }
+
+    #[inline]
+    fn wishes_for_daemon(&self) -> bool {
+        let own = self.state.net.has_wanted() || self.state.ports.is_low();
+        own || self.has_stray() || self.has_foreign_datagrams()
+    }
+
+    /// Whether there is something to tell: to sleepers, to the daemon, to whoever signals are for.
+    pub fn has_news(&self) -> bool {
+        let wish = self.wishes_for_daemon();
+        self.state.wakeups != 0 || wish != self.state.daemon_told || self.has_arrival() || self.has_due_signals()
     }
 
     /// Whether there is something to send: cheap, and true only if [`Engine::poll_transmit`] would (nearly always) send.
@@ -187,7 +222,12 @@ impl<'m> Engine<'m> {
     /// When [`Engine::handle_timers`] wants to be called next.
     #[inline]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let candidates = [self.state.wheel.next_deadline(), self.next_expiry(), self.waiting_deadline()];
+        let candidates = [
+            self.state.wheel.next_deadline(),
+            self.next_expiry(),
+            self.waiting_deadline(),
+            self.state.fragments.deadline(),
+        ];
         candidates.into_iter().flatten().min()
     }
 
@@ -196,6 +236,7 @@ impl<'m> Engine<'m> {
         self.handle_due_connections(now);
         self.expire_time_waits(now);
         self.retry_waiting(now);
+        self.expire_fragments(now);
         self.feed_starved();
         if self.frames.pressure() >= Pressure::Critical {
             self.prune_connections();
@@ -211,6 +252,7 @@ impl Engine<'_> {
         self.conns.reset();
         self.time_waits.reset();
         self.sockets.reset();
+        self.steer_all_away();
         self.unconnected.reset();
         self.epoll_sets.reset();
         self.epoll_items.reset();

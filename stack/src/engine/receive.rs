@@ -2,6 +2,7 @@
 //! nobody.
 
 use super::flows::Entry;
+use super::fragments::Arrived;
 use super::transmit::{MAC_FALLBACK, MAC_GENERATION};
 use super::{Engine, context};
 use crate::addr::{Endpoint, Flow};
@@ -9,7 +10,7 @@ use crate::buf::FrameId;
 use crate::drops::Drop;
 use crate::ip::{self, Packet};
 use crate::link::{self, Hop};
-use crate::socket::QUEUE_SYN;
+use crate::socket::{QUEUE_DEPARTED, QUEUE_NONE, QUEUE_SYN};
 use crate::tcp::{IcmpKind, ListenVerdict, Seq, TimeWaitVerdict, arrive_at_listen};
 use crate::time::Instant;
 use crate::udp::Place;
@@ -19,6 +20,7 @@ use crate::wire::tcp::{self, Flags, Segment, reset_for};
 use crate::wire::udp;
 
 /// What happened to an accepted frame.
+#[derive(Clone, Copy)]
 pub(crate) enum Fate {
     /// Somebody else owns it now.
     Taken,
@@ -39,7 +41,13 @@ impl Engine<'_> {
     pub fn handle_frame(&mut self, now: Instant, frame: FrameId, off: u16, len: u16, rx_queue: u8) {
         self.state.counters.rx_frames += 1;
         self.state.counters.rx_bytes += u64::from(len);
-        match self.receive(now, frame, off, len, rx_queue) {
+        let result = self.receive(now, frame, off, len, rx_queue);
+        self.settle(frame, result);
+    }
+
+    /// What becomes of a frame after that.
+    pub(super) fn settle(&mut self, frame: FrameId, result: Result<Fate, Drop>) {
+        match result {
             Ok(Fate::Taken) => {}
             Ok(Fate::Done) => self.frames.release(frame),
             Err(reason) => {
@@ -49,15 +57,30 @@ impl Engine<'_> {
         }
     }
 
-    fn receive(&mut self, now: Instant, frame: FrameId, off: u16, len: u16, rx_queue: u8) -> Result<Fate, Drop> {
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        frame: FrameId,
+        off: u16,
+        len: u16,
+        rx_queue: u8,
+    ) -> Result<Fate, Drop> {
         let end = usize::from(off) + usize::from(len);
         let bytes = self.frames.bytes(frame).get(usize::from(off)..end).ok_or(Drop::LinkTooShort)?;
         let received = link::receive(bytes, self.state.config.mac)?;
         if !self.state.net.has_vlan(received.from.tags) {
             return Err(Drop::LinkForeignVlan);
         }
-        let packet = ip::receive(bytes, received.network, received.family)?;
+        let packet = match ip::receive(bytes, received.network, received.family) {
+            Ok(packet) => packet,
+            Err(Drop::IpFragment) => {
+                let place = Arrived { frame, start: off, end, queue: rx_queue };
+                return self.handle_fragment(now, &place, &received);
+            }
+            Err(reason) => return Err(reason),
+        };
         let payload = &bytes[packet.payload_off..packet.payload_off + packet.payload_len];
+        let place = Place { frame, off, network: received.network, queue: rx_queue };
         match packet.protocol {
             ip::TCP => {
                 let mut seg = tcp::parse(payload, off + packet.payload_off as u16)?;
@@ -73,12 +96,14 @@ impl Engine<'_> {
                 self.state.counters.rx_segments += 1;
                 self.handle_segment(now, &Origin { flow, hop: received.from, queue: rx_queue }, &seg, frame)
             }
-            udp::PROTOCOL => {
-                self.handle_datagram(now, Place { frame, off, network: received.network, queue: rx_queue }, &packet)
+            udp::PROTOCOL => self.handle_datagram(now, place, &packet),
+            icmp::PROTOCOL_V4 if packet.dst.is_v4() => {
+                let error = icmp::parse_v4(payload)?;
+                self.handle_icmp(now, place, &packet, &error)
             }
-            icmp::PROTOCOL_V4 if packet.dst.is_v4() => self.handle_icmp(now, icmp::parse_v4(payload)?),
             icmp::PROTOCOL_V6 if !packet.dst.is_v4() => {
-                self.handle_icmp(now, icmp::parse_v6(payload, &packet.src, &packet.dst)?)
+                let error = icmp::parse_v6(payload, &packet.src, &packet.dst)?;
+                self.handle_icmp(now, place, &packet, &error)
             }
             _ => Err(Drop::IpProtocol),
         }
@@ -86,14 +111,14 @@ impl Engine<'_> {
 
     /// In full; or, on a virtual device, the bare pseudo-header sum that a sender leaves who expected hardware to
     /// finish it (DESIGN §7). That form is tried first there: it needs no pass over the payload.
-    #[inline]
+    #[inline(always)]
     fn is_checksum_right(&self, packet: &Packet, segment: &[u8]) -> bool {
         let pseudo = Sum::pseudo_header(&packet.src, &packet.dst, ip::TCP, segment.len() as u16);
         let field = u16::from_be_bytes([segment[16], segment[17]]);
         (self.state.config.device_is_virtual && field == pseudo.fold()) || pseudo.add_bytes(segment).fold() == 0xffff
     }
 
-    #[inline]
+    #[inline(always)]
     fn handle_segment(&mut self, now: Instant, origin: &Origin, seg: &Segment, frame: FrameId) -> Result<Fate, Drop> {
         match self.lookup(&origin.flow) {
             Some(Entry::Connection(conn)) => self.arrive_at_connection(now, conn, origin, seg, frame),
@@ -116,8 +141,8 @@ impl Engine<'_> {
             link.hop = origin.hop;
         }
         link.rx_queue = origin.queue;
-        if link.queue == QUEUE_SYN && !seg.has(Flags::RST) && seg.has(Flags::ACK) {
-            self.admit_last_ack(now, conn, origin, seg)?;
+        if link.queue != QUEUE_NONE {
+            self.arrive_at_queue(now, conn, origin, seg)?;
         }
         let arrival = self.conns[conn].arrive(&mut context!(self, now), seg, frame);
         if seg.has(Flags::SYN) {
@@ -125,6 +150,15 @@ impl Engine<'_> {
         }
         self.after(now, conn, arrival);
         Ok(Fate::Taken)
+    }
+
+    /// Before anybody accepted the connection: whether the segment may be looked at now.
+    fn arrive_at_queue(&mut self, now: Instant, conn: u32, origin: &Origin, seg: &Segment) -> Result<(), Drop> {
+        match self.conns[conn].link.queue {
+            QUEUE_SYN if !seg.has(Flags::RST) && seg.has(Flags::ACK) => self.admit_last_ack(now, conn, origin, seg),
+            QUEUE_DEPARTED => Err(Drop::Departed),
+            _ => Ok(()),
+        }
     }
 
     fn arrive_at_time_wait(
@@ -170,9 +204,13 @@ impl Engine<'_> {
             return Err(Drop::IpNotLocal);
         }
         let Some(listener) = self.find_listener(&origin.flow) else {
+            let local = origin.flow.local;
+            let is_syn = seg.has(Flags::SYN) && !seg.has(Flags::ACK);
+            if is_syn && (self.has_left_port(local.port) || self.may_be_elsewhere(now, local)) {
+                return Err(Drop::SynElsewhere);
+            }
             let reset = reset_for(seg).ok_or(Drop::RstForNobody)?;
-            self.reply_reset(origin, &reset);
-            return Err(Drop::NoSocket);
+            return Err(self.reset_for_nobody(now, origin, &reset));
         };
         match arrive_at_listen(seg) {
             ListenVerdict::Syn => self.arrive_syn(now, listener, origin, seg, frame, iss_above),
@@ -180,22 +218,25 @@ impl Engine<'_> {
                 if let Some(fate) = self.arrive_cookie(now, listener, origin, seg, frame)? {
                     return Ok(fate);
                 }
-                self.reply_reset(origin, &reset);
-                Err(Drop::NoSocket)
+                Err(self.reset_for_nobody(now, origin, &reset))
             }
             ListenVerdict::Ignore(reason) => Err(reason),
         }
     }
 
-    fn reply_reset(&mut self, origin: &Origin, reset: &tcp::Control) {
+    fn reset_for_nobody(&mut self, now: Instant, origin: &Origin, reset: &tcp::Control) -> Drop {
         self.reply(&origin.flow, origin.hop, origin.queue, reset);
+        if self.was_just_reset(now, &origin.flow) { Drop::AfterReset } else { Drop::NoSocket }
     }
 
-    fn handle_icmp(&mut self, now: Instant, error: icmp::Error) -> Result<Fate, Drop> {
+    fn handle_icmp(&mut self, now: Instant, place: Place, packet: &Packet, error: &icmp::Error) -> Result<Fate, Drop> {
         if error.protocol == udp::PROTOCOL {
-            return self.handle_datagram_error(&error);
+            return self.handle_datagram_error(now, place, packet, error);
         }
         let Some(Entry::Connection(conn)) = self.lookup(&error.flow) else { return Err(Drop::IcmpNoFlow) };
+        if self.conns[conn].link.queue == QUEUE_DEPARTED {
+            return Err(Drop::Departed);
+        }
         let is_v4 = error.flow.remote.ip.is_v4();
         let kind = match error.kind {
             icmp::Kind::NetUnreachable => IcmpKind::NetUnreachable,

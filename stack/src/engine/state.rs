@@ -3,8 +3,14 @@
 use super::challenges::ChallengeBudget;
 use super::control::ControlRing;
 use super::destinations::Destinations;
+use super::farewell::Farewells;
+use super::fragments::Fragments;
+use super::handover::LeftPorts;
+use super::owners::Owners;
+use super::resets::RecentResets;
+use super::strays::Strays;
 use crate::addr::Mac;
-use crate::buf::FreeList;
+use crate::buf::{FrameList, FreeList};
 use crate::counters::Counters;
 use crate::ip::tables::NetTables;
 use crate::slab::{NONE, SlabState};
@@ -87,6 +93,11 @@ pub(crate) struct Core {
     pub(crate) starved: bool,
     /// The daemon was told of what it has to do.
     pub(crate) daemon_told: bool,
+    /// A connection came to be accepted, and the daemon does not know yet; the last port at which nobody asks for it.
+    pub(crate) has_arrival: bool,
+    pub(crate) unwanted_at: u16,
+    /// The daemon is to look who listens where a SYN went ([`Strays`]).
+    pub(crate) has_stray: bool,
     /// TIME-WAITs, oldest first.
     pub(crate) time_waits: Queue,
     pub(crate) ports: PortBlocks,
@@ -95,6 +106,8 @@ pub(crate) struct Core {
     /// Datagram sockets, by local port; and datagrams that are to be sent.
     pub(crate) mailboxes: [u32; PORT_BUCKETS],
     pub(crate) datagrams: SendQueue,
+    /// Datagrams that are for the kernel.
+    pub(crate) foreign_datagrams: FrameList,
     /// Of the last IPv4 packet that routers may cut up.
     pub(crate) identification: u16,
     pub(crate) wheel: TimerWheel,
@@ -102,6 +115,15 @@ pub(crate) struct Core {
     pub(crate) early: EarlyCount,
     pub(crate) challenges: ChallengeBudget,
     pub(crate) destinations: Destinations,
+    pub(crate) fragments: Fragments,
+    pub(crate) left_ports: LeftPorts,
+    pub(crate) resets: RecentResets,
+    /// RSTs that are still to be sent for connections that are no more, and whether what remains is being put in order.
+    pub(crate) farewells: Farewells,
+    pub(crate) is_salvaging: bool,
+    pub(crate) strays: Strays,
+    /// Whom urgent data is signalled to.
+    pub(crate) owners: Owners,
 }
 
 impl StackState {
@@ -114,6 +136,8 @@ impl StackState {
         self.core.counters = Counters::default();
         self.core.ports = PortBlocks::default();
         self.core.net.clear();
+        self.core.left_ports = LeftPorts::default();
+        (self.core.farewells, self.core.is_salvaging) = (Farewells::default(), false);
         self.core.forget_everything();
     }
 }
@@ -136,18 +160,29 @@ impl Default for Core {
             prune_next: 0,
             starved: false,
             daemon_told: false,
+            has_arrival: false,
+            unwanted_at: 0,
+            has_stray: false,
             time_waits: Queue::EMPTY,
             ports: PortBlocks::default(),
             listeners: [NONE; LISTENER_BUCKETS],
             control: ControlRing::default(),
             mailboxes: [NONE; PORT_BUCKETS],
             datagrams: SendQueue::EMPTY,
+            foreign_datagrams: FrameList::EMPTY,
             identification: 0,
             wheel: TimerWheel::default(),
             net: NetTables::default(),
             early: EarlyCount::default(),
             challenges: ChallengeBudget::default(),
             destinations: Destinations::default(),
+            fragments: Fragments::EMPTY,
+            left_ports: LeftPorts::default(),
+            resets: RecentResets::default(),
+            farewells: Farewells::default(),
+            is_salvaging: false,
+            strays: Strays::default(),
+            owners: Owners::default(),
         }
     }
 }
@@ -172,13 +207,21 @@ impl Core {
         self.prune_next = 0;
         self.starved = false;
         self.daemon_told = false;
+        self.has_arrival = false;
+        self.unwanted_at = 0;
+        self.has_stray = false;
+        self.strays = Strays::default();
         self.time_waits = Queue::EMPTY;
         self.listeners = [NONE; LISTENER_BUCKETS];
         self.control = ControlRing::default();
         self.mailboxes = [NONE; PORT_BUCKETS];
         self.datagrams = SendQueue::EMPTY;
+        self.foreign_datagrams = FrameList::EMPTY;
         self.early = EarlyCount::default();
         self.destinations = Destinations::default();
+        self.fragments = Fragments::EMPTY;
+        self.owners = Owners::default();
+        self.resets = RecentResets::default();
         self.wheel.clear();
     }
 }

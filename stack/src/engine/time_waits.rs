@@ -12,6 +12,10 @@ impl Engine<'_> {
     pub(super) fn make_time_wait(&mut self, now: Instant, conn: u32) {
         let record = TimeWait::from_tcb(&self.conns[conn], now);
         self.remove_connection(now, conn);
+        self.keep_time_wait(record);
+    }
+
+    pub(super) fn keep_time_wait(&mut self, record: TimeWait) {
         if self.time_waits.live() as usize == self.time_waits.capacity() {
             self.drop_oldest();
         }

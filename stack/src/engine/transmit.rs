@@ -8,7 +8,7 @@ use crate::ip::{self, Service};
 use crate::link::Hop;
 use crate::slab::NONE;
 use crate::socket::Errno;
-use crate::tcp::{Context, State};
+use crate::tcp::State;
 use crate::time::{Instant, MS};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet;
@@ -70,25 +70,28 @@ impl Engine<'_> {
                 }
                 NextHop::Failed => {
                     self.pop_transmit();
+                    self.arm_timer(now, conn);
                     self.fail_unreachable(now, conn);
                     continue;
                 }
             }
             let cookie = if self.conns[conn].offers_cookie() { self.cookie_for(now, conn) } else { None };
-            let cx = &mut Context { cookie, ..context!(self, now) };
-            let Some(out) = self.conns[conn].poll_transmit(cx) else {
+            let cx = &mut context!(self, now);
+            if cookie.is_some() {
+                cx.cookie = cookie;
+            }
+            let tcb = &mut self.conns[conn];
+            let Some(out) = tcb.poll_transmit(cx) else {
+                self.arm_timer(now, conn); // It may wait for a frame, for its pace, or for the ring.
                 if self.frames.free_count() == 0 && self.conns[conn].wants_transmit() {
                     return None; // It has its turn when frames come back.
                 }
-                self.arm_timer(now, conn); // It may have put off what it wanted to send.
                 self.pop_transmit();
-                self.arm_timer(now, conn); // It may wait for its pace, or for the ring.
                 continue;
             };
-            let (flow, link) = (*self.conns[conn].flow(), &self.conns[conn].link);
-            let (hop, queue) = (link.hop, link.rx_queue);
+            let (flow, hop, queue, ttl) = (*tcb.flow(), tcb.link.hop, tcb.link.rx_queue, tcb.options().ttl);
             self.end_turn(now, conn);
-            let service = self.service(out.tos, self.conns[conn].options().ttl);
+            let service = self.service(out.tos, ttl);
             let ready = self.finish_frame(
                 &flow,
                 hop,
@@ -192,6 +195,7 @@ impl Engine<'_> {
     fn wait_for_neighbour(&mut self, now: Instant, conn: u32) {
         self.state.counters.drops.count(crate::drops::Drop::NeighbourUnresolved);
         self.pop_transmit();
+        self.arm_timer(now, conn);
         self.state.daemon_told = false;
         if self.state.waiting.is_empty() {
             self.state.waiting_until = now.after_us(NEIGHBOUR_RETRY_US);
@@ -237,9 +241,12 @@ impl Engine<'_> {
 
     /// Puts a connection at the back of those that may have something to send.
     pub(crate) fn push_transmit(&mut self, conn: u32) {
-        if self.conns[conn].link.in_transmit {
-            return;
+        if !self.conns[conn].link.in_transmit {
+            self.append_transmit(conn);
         }
+    }
+
+    pub(super) fn append_transmit(&mut self, conn: u32) {
         self.conns[conn].link.in_transmit = true;
         let mut list = self.state.transmit;
         self.push_by_transmit_link(&mut list, conn);

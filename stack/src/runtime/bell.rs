@@ -19,7 +19,7 @@ impl<'s> Bell<'s> {
 
     /// The eventfd to wait for.
     pub fn fd(&self) -> RawFd {
-        self.stack.bell_fds()[usize::from(self.bit)]
+        self.stack.bell_fd(self.bit)
     }
 
     /// Its number in the engine's masks.

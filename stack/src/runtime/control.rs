@@ -9,7 +9,7 @@ use std::os::fd::RawFd;
 pub const RUN_DIR: &str = "/run/sidestep";
 
 /// Most descriptors in one message: a receive queue's socket each (64) and the doorbells (16), with room.
-pub const MAX_FDS: usize = 96;
+pub const MAX_FDS: usize = 112;
 
 /// What a process or the CLI asks of the daemon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +20,8 @@ pub enum Op {
     Hello = 1,
     /// The arena alone, for tools. Reply descriptors: arena.
     Map = 2,
-    /// A stack of the caller's own. Reply: a0 = index; descriptors: one XSK a queue, then the bells.
+    /// A stack of the caller's own; with a0 = 1 the stack a1, in which it was left a connection. Reply: a0 = index;
+    /// descriptors: one XSK a queue, then the bells, then the XDP program's table of datagram ports.
     StackOpen = 3,
     /// a0 protocol (0 TCP, 1 UDP), a1 port, a2 stack: the stack takes its share of the port's new flows.
     Join = 4,
@@ -34,12 +35,22 @@ pub enum Op {
     Refresh = 8,
     /// Ends the daemon; root only. a0 = 1: although processes are attached.
     Down = 9,
+    /// Everything that is counted twice, for `sidestep doctor`; root only. Reply descriptor: a report.
+    Doctor = 10,
+    /// Descriptors: shadows that bear the names of connections ([`super::Mark`]), on their way to another program or
+    /// process. The daemon holds each connection until nobody has its shadow any more.
+    Keep = 11,
+    /// a0 = 1: the caller is about to execute another program; what it does not hold by a kept shadow ends with the program
+    /// of now. a0 = 0: it could not.
+    Exec = 12,
 }
 
 impl Op {
     pub fn from_raw(op: u32) -> Option<Op> {
         use Op::*;
-        [Hello, Map, StackOpen, Join, Leave, Block, PortSet, Refresh, Down].into_iter().find(|o| *o as u32 == op)
+        [Hello, Map, StackOpen, Join, Leave, Block, PortSet, Refresh, Down, Doctor, Keep, Exec]
+            .into_iter()
+            .find(|o| *o as u32 == op)
     }
 }
 
@@ -193,12 +204,11 @@ pub fn send_reply(socket: RawFd, reply: &Reply, fds: &[RawFd]) -> io::Result<()>
     send_record(socket, reply, fds)
 }
 
-/// The daemon's side: receives a request; `Ok(None)` when the peer has gone (or speaks nonsense).
-pub fn receive_request(socket: RawFd) -> io::Result<Option<Request>> {
+/// The daemon's side: receives a request and the descriptors that came with it, which are the caller's to close; `Ok(None)`
+/// when the peer has gone (or speaks nonsense).
+pub fn receive_request(socket: RawFd, fds: &mut FdSet) -> io::Result<Option<Request>> {
     let mut request = Request { version: 0, op: 0, pad: 0, a: [0; 4] };
-    let mut fds = FdSet::default();
-    let got = receive_record(socket, &mut request, &mut fds)?;
-    fds.close_all(); // nobody has reason to send any
+    let got = receive_record(socket, &mut request, fds)?;
     Ok(got.map(|()| request))
 }
 
@@ -245,7 +255,12 @@ impl Client {
 
     /// Asks and waits for the answer. A refusal is a reply too: look at its status.
     pub fn call(&self, request: &Request, fds: &mut FdSet) -> io::Result<Reply> {
-        send_record(self.fd, request, &[])?;
+        self.call_with(request, &[], fds)
+    }
+
+    /// As [`Client::call`], with descriptors for the daemon, at most [`MAX_FDS`].
+    pub fn call_with(&self, request: &Request, given: &[RawFd], fds: &mut FdSet) -> io::Result<Reply> {
+        send_record(self.fd, request, given)?;
         let mut reply = Reply::new(0, [0; 4], "");
         loop {
             match receive_record(self.fd, &mut reply, fds) {

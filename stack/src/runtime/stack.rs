@@ -1,43 +1,54 @@
 //! A stack attached to this process: the lock and what may be done under it.
 
-use super::Bell;
-use crate::arena::{Arena, BELLS, LockOutcome, ProcId, StackSlot};
-use crate::buf::Pressure;
-use crate::engine::{Engine, Farewells, TxChecksum};
+use super::{Bell, Guard, critical};
+use crate::arena::{Arena, BELLS, LockOutcome, NAMED_BELLS, ProcId, StackSlot};
+use crate::engine::Engine;
 use crate::sys;
 use crate::time::Instant;
-use crate::xsk::{Queue, fill_frames, request_checksum};
+use crate::udp::DatagramPorts;
+use crate::xsk::{Queue, fill_frames};
 use core::cell::UnsafeCell;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::io;
 use std::os::fd::RawFd;
 
-/// Frames handled in one turn at the receive rings: bounds how long the lock is held.
-const RECEIVE_BUDGET: u32 = 256;
-/// A stack with fewer free frames takes more from the pool, with more than the second number gives some back.
-const FREE_LOW: u32 = 128;
-const FREE_HIGH: u32 = 1024;
-const FREE_STEP: u32 = 256;
-/// The last frames are not for the fill rings: a stack that cannot acknowledge gets nothing back either.
-const FREE_LAST: u32 = 32;
-/// Rounds in which the device took none of a dead owner's last RSTs, before the rest is left out.
-const FAREWELL_TRIES: u32 = 16;
-/// How soon a transmit ring that the device did not empty is tried again.
-const RETRY_US: u64 = 200;
-/// How soon it is looked whether other stacks gave back the frames that writes wait for.
-const STARVED_US: u64 = 10_000;
+/// Turns that others have at the lock before a thread that ends them all does not wait for it any longer: a tenth of a second;
+/// and the time between two looks at a lock that is shut.
+const SHUT_TURNS: u32 = 2_000;
+const SHUT_NAP_US: u64 = 50;
+
+/// Maps the XDP program's table of datagram ports, for as long as the process lives. The descriptor may be closed then.
+pub fn map_datagram_ports(fd: RawFd) -> io::Result<&'static DatagramPorts> {
+    let at = sys::mmap_shared(fd, size_of::<DatagramPorts>(), 0, false)?;
+    // SAFETY: a mapping of this size, aligned to pages, that is never unmapped; every value of its words is valid, and all who
+    // write them write whole words.
+    Ok(unsafe { &*at.cast::<DatagramPorts>() })
+}
 
 /// A stack's attachment to this process. Any thread may use it.
 pub struct Stack {
-    arena: &'static Arena,
-    index: u32,
+    pub(super) arena: &'static Arena,
+    pub(super) index: u32,
     engine: UnsafeCell<Engine<'static>>,
-    queues: Vec<Queue>,
+    pub(super) queues: Vec<Queue>,
+    /// How many of them frames can leave by.
+    pub(super) senders: usize,
     /// Frames that are not with the fill rings: what connections can have, all together.
-    circulating: u32,
-    xsks: Vec<RawFd>,
-    bells: Vec<RawFd>,
-    daemon_bell: RawFd,
+    pub(super) circulating: u32,
+    pub(super) xsks: Vec<AtomicI32>,
+    pub(super) bells: Vec<AtomicI32>,
+    pub(super) daemon_bell: AtomicI32,
+    /// The daemon attached it: it speaks for processes that do not run.
+    pub(super) is_daemons: bool,
+    /// The thread that shut the others of this process out ([`Stack::shut`]); 0: they may come in. And until when.
+    shut_by: AtomicI32,
+    shut_until_us: AtomicU64,
+}
+
+/// How far the receive rings of a stack were filled at some moment.
+#[derive(Debug)]
+pub struct Arrivals {
+    ends: Vec<u32>,
 }
 
 // SAFETY: the engine is reached only through a Guard, which holds the stack's process-shared lock; the rings too.
@@ -64,28 +75,97 @@ impl Stack {
         let engine = UnsafeCell::new(unsafe { arena.engine(index) });
         let (frames, rings) = (arena.frame_count(), arena.header().queues());
         let circulating = frames - rings * fill_frames(frames, rings);
-        Ok(Stack { arena, index, engine, queues, circulating, xsks: xsks.to_vec(), bells: bells.to_vec(), daemon_bell })
+        let senders = (arena.header().transmit_queues() as usize).min(queues.len());
+        let numbers = |fds: &[RawFd]| fds.iter().copied().map(AtomicI32::new).collect();
+        let (xsks, bells, daemon_bell) = (numbers(xsks), numbers(bells), AtomicI32::new(daemon_bell));
+        Ok(Stack {
+            arena,
+            index,
+            engine,
+            queues,
+            senders,
+            circulating,
+            xsks,
+            bells,
+            daemon_bell,
+            is_daemons: false,
+            shut_by: AtomicI32::new(0),
+            shut_until_us: AtomicU64::new(0),
+        })
+    }
+
+    /// The stack steers the datagrams of its own ports by this table from now on.
+    pub fn steering_datagrams_by(mut self, table: &'static DatagramPorts) -> Stack {
+        self.engine.get_mut().steer_datagrams_by(table);
+        self
+    }
+
+    /// The daemon has it.
+    pub fn of_daemon(mut self) -> Stack {
+        self.is_daemons = true;
+        self
     }
 
     /// Takes the stack's lock.
     pub fn lock(&self) -> Guard<'_> {
-        let outcome = self.slot().lock();
-        self.guard(outcome)
+        critical::enter();
+        loop {
+            let outcome = self.slot().lock();
+            if let Some(guard) = self.guard(outcome) {
+                return guard;
+            }
+            sys::nap_us(SHUT_NAP_US);
+        }
     }
 
     /// Takes the lock if nobody has it.
     pub fn try_lock(&self) -> Option<Guard<'_>> {
-        let outcome = self.slot().try_lock()?;
-        Some(self.guard(outcome))
-    }
-
-    fn guard(&self, outcome: LockOutcome) -> Guard<'_> {
-        // SAFETY: we hold the lock, so no other Guard exists.
-        let mut guard = Guard { stack: self, engine: unsafe { &mut *self.engine.get() } };
-        if outcome == LockOutcome::OwnerDied {
-            guard.start_over();
+        critical::enter();
+        let guard = self.slot().try_lock().and_then(|outcome| self.guard(outcome));
+        if guard.is_none() {
+            critical::leave();
         }
         guard
+    }
+
+    /// Keeps the other threads of this process away from what the lock guards: they are about to be ended, by exec or exit, and
+    /// one that ended in the midst of a change would take the stack's connections with it. Whoever is at it has his turn first, if
+    /// it does not last; he may be of another process, and stopped. After `until` they go on all the same.
+    pub fn shut(&self, until: Instant) {
+        self.shut_until_us.store(until.micros(), Ordering::Relaxed);
+        self.shut_by.store(sys::gettid(), Ordering::SeqCst);
+        for _ in 0..SHUT_TURNS {
+            // Whoever takes the lock after this turn sees that it is shut.
+            if self.try_lock().is_some() {
+                return;
+            }
+            sys::nap_us(SHUT_NAP_US);
+        }
+    }
+
+    /// They were not ended; or this is a forked child, which has none.
+    pub fn open(&self) {
+        self.shut_by.store(0, Ordering::SeqCst);
+    }
+
+    #[cold]
+    fn is_shut_to_me(&self) -> bool {
+        let until = Instant::from_micros(self.shut_until_us.load(Ordering::Relaxed));
+        self.shut_by.load(Ordering::Relaxed) != sys::gettid() && super::now() < until
+    }
+
+    /// After the lock was taken. None: it was given back, for this thread is to stay out.
+    #[inline]
+    fn guard(&self, outcome: LockOutcome) -> Option<Guard<'_>> {
+        if outcome == LockOutcome::OwnerDied {
+            self.wake_all(); // He may not have come to wake whom he was to wake.
+        }
+        if self.shut_by.load(Ordering::Relaxed) != 0 && self.is_shut_to_me() {
+            self.slot().unlock();
+            return None;
+        }
+        // SAFETY: we hold the lock, so no other Guard exists.
+        Some(Guard::new(self, unsafe { &mut *self.engine.get() }))
     }
 
     pub(super) fn slot(&self) -> &'static StackSlot {
@@ -101,18 +181,25 @@ impl Stack {
     }
 
     /// The stack's AF_XDP sockets: what a sleeper polls for POLLIN.
-    pub fn xsk_fds(&self) -> &[RawFd] {
-        &self.xsks
+    pub fn xsk_fds(&self) -> impl Iterator<Item = RawFd> + '_ {
+        self.xsks.iter().map(|fd| fd.load(Ordering::Relaxed))
     }
 
-    /// The stack's bells (eventfds).
-    pub fn bell_fds(&self) -> &[RawFd] {
-        &self.bells
+    /// One of the stack's bells (eventfds).
+    pub(super) fn bell_fd(&self, bit: u8) -> RawFd {
+        self.bells[usize::from(bit)].load(Ordering::Relaxed)
     }
 
-    /// Takes a free bell for a thread of `process`; `None` when all are taken: then sleep a millisecond at a time.
+    /// Takes a free bell for a thread of `process`; `None` when all are taken: then share one ([`Stack::shared_bell`]).
     pub fn claim_bell(&self, process: ProcId) -> Option<Bell<'_>> {
         self.slot().claim_bell(process).map(|bit| Bell::new(self, bit as u8))
+    }
+
+    /// A bell that any number of threads may wait for at once, `nth` modulo how many there are: its number in the engine's
+    /// masks and its eventfd. Nobody empties that: who waits for it waits for edges (EPOLLET).
+    pub fn shared_bell(&self, nth: usize) -> (u8, RawFd) {
+        let bit = NAMED_BELLS + nth % (BELLS - NAMED_BELLS);
+        (bit as u8, self.bells[bit].load(Ordering::Relaxed))
     }
 
     /// Before a kernel wait that the XSKs will end: the daemon then need not watch the stack.
@@ -131,20 +218,46 @@ impl Stack {
         self.queues.iter().any(|q| q.received() != 0)
     }
 
-    fn ring_bells(&self, mask: u32) {
+    /// What has been received by now.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals { ends: self.queues.iter().map(Queue::rx_end).collect() }
+    }
+
+    /// Whether all that had been received then was handled since, by whomever: a look without the lock.
+    pub fn has_handled(&self, arrivals: &Arrivals) -> bool {
+        self.queues.iter().zip(&arrivals.ends).all(|(queue, end)| queue.is_consumed_to(*end))
+    }
+
+    /// Frames in its receive rings, and in the fill rings of its queues: a look without the lock.
+    pub fn frames_in_rings(&self) -> (u32, u32) {
+        let received = self.queues.iter().map(Queue::received).sum();
+        (received, self.queues.iter().map(Queue::to_be_filled).sum())
+    }
+
+    /// Whoever waits looks again.
+    pub fn wake_all(&self) {
+        self.ring_bells(u32::MAX);
+    }
+
+    pub(super) fn ring_bells(&self, mask: u32) {
         for (i, fd) in self.bells.iter().enumerate() {
             if mask & 1 << i != 0 {
-                sys::ring_eventfd(*fd);
+                sys::ring_eventfd(fd.load(Ordering::Relaxed));
             }
         }
     }
 
+    /// The daemon shall look who uses the stack.
+    pub fn call_daemon(&self) {
+        self.ring_daemon(true);
+    }
+
     /// Wakes the daemon: it has work, or it sleeps and somebody uses a stack.
-    fn ring_daemon(&self, wanted: bool) {
+    pub(super) fn ring_daemon(&self, wanted: bool) {
         let asleep = &self.arena.header().daemon_asleep;
         let sleeps = asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::AcqRel) != 0;
         if wanted || sleeps {
-            sys::ring_eventfd(self.daemon_bell);
+            sys::ring_eventfd(self.daemon_bell.load(Ordering::Relaxed));
         }
     }
 }
@@ -152,218 +265,5 @@ impl Stack {
 impl core::fmt::Debug for Stack {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Stack").field("index", &self.index).finish_non_exhaustive()
-    }
-}
-
-/// The stack, locked. Dropping it unlocks and rings the bells of those for whom something became ready.
-pub struct Guard<'s> {
-    stack: &'s Stack,
-    engine: &'s mut Engine<'static>,
-}
-
-impl core::ops::Deref for Guard<'_> {
-    type Target = Engine<'static>;
-    fn deref(&self) -> &Engine<'static> {
-        self.engine
-    }
-}
-
-impl core::ops::DerefMut for Guard<'_> {
-    fn deref_mut(&mut self) -> &mut Engine<'static> {
-        self.engine
-    }
-}
-
-impl Guard<'_> {
-    /// Completions, received frames, due timers. Returns the number of frames handled.
-    pub fn poll(&mut self, now: Instant) -> u32 {
-        self.stack.slot().last_poll_us.store(now.micros(), Ordering::Relaxed);
-        let mut handled = 0;
-        for q in 0..self.stack.queues.len() {
-            self.complete(q);
-            self.watch_frames();
-            handled += self.receive(now, q);
-        }
-        self.balance_frames();
-        self.engine.handle_timers(now);
-        handled
-    }
-
-    fn complete(&mut self, q: usize) {
-        let (arena, frames) = (self.stack.arena, self.engine.frames_mut());
-        let owner = frames.owner();
-        self.stack.queues[q].complete(arena.queue(q), arena, owner, |id| frames.push_free(id));
-    }
-
-    fn receive(&mut self, now: Instant, q: usize) -> u32 {
-        let (arena, queue) = (self.stack.arena, &self.stack.queues[q]);
-        let n = queue.received().min(RECEIVE_BUDGET);
-        if n == 0 {
-            if arena.queue(q).fill_deficit.load(Ordering::Relaxed) != 0 {
-                self.refill(q, 0); // Who knows when something arrives: the ring may be dry.
-            }
-            return 0;
-        }
-        let owner = self.engine.frames_mut().owner();
-        for i in 0..n {
-            let (frame, off, len) = queue.peek(i);
-            let Some(shared) = arena.frames_shared().get(frame as usize) else { continue };
-            shared.set_owner(owner);
-            self.engine.handle_frame(now, frame, off, len, q as u8);
-        }
-        queue.consume(n);
-        self.refill(q, n);
-        n
-    }
-
-    /// Replaces `n` frames that this stack took out of circulation, and what others could not replace; but keeps the last
-    /// ones for acknowledgements.
-    fn refill(&mut self, q: usize, n: u32) {
-        let arena = self.stack.arena;
-        let shared = arena.queue(q);
-        let wanted = n + shared.fill_deficit.swap(0, Ordering::AcqRel);
-        if self.engine.frames_mut().free_count() < wanted + FREE_LOW {
-            self.take_from_pool(wanted + FREE_STEP);
-        }
-        let frames = self.engine.frames_mut();
-        let spare = frames.free_count().saturating_sub(FREE_LAST).min(wanted);
-        let filled = self.stack.queues[q].refill(shared, spare, || frames.alloc(), arena);
-        if filled < wanted {
-            shared.fill_deficit.fetch_add(wanted - filled, Ordering::AcqRel);
-        }
-    }
-
-    fn take_from_pool(&mut self, n: u32) {
-        let frames = self.engine.frames_mut();
-        let owner = frames.owner();
-        self.stack.arena.pool().take(n, owner, |id| frames.push_free(id));
-    }
-
-    /// Says how scarce frames are.
-    fn watch_frames(&mut self) {
-        let frames = self.engine.frames_mut();
-        let free = self.stack.arena.pool().count().saturating_add(frames.free_count());
-        frames.set_pressure(Pressure::of(free, self.stack.circulating));
-    }
-
-    /// Keeps a working stock of free frames: no more than the stack needs, no fewer than a burst takes. When frames are
-    /// few, nobody keeps many.
-    fn balance_frames(&mut self) {
-        let frames = self.engine.frames_mut();
-        frames.collect_returned();
-        let high = if frames.pressure() == Pressure::None { FREE_HIGH } else { FREE_LOW + FREE_STEP };
-        if frames.free_count() < FREE_LOW {
-            self.take_from_pool(FREE_STEP);
-        } else if frames.free_count() > high {
-            for _ in 0..FREE_STEP {
-                if let Some(id) = frames.alloc() {
-                    self.stack.arena.pool().put(id);
-                }
-            }
-        }
-    }
-
-    /// Sends what the engine has to send: onto the transmit rings, one kick a queue.
-    pub fn flush(&mut self, now: Instant) {
-        let queues = &self.stack.queues;
-        let partial = self.engine.config().tx_checksum == TxChecksum::PseudoHeader;
-        let mut written = [0u32; crate::arena::MAX_QUEUES];
-        // The engine may choose any queue: as long as the fullest ring has room, every frame finds a place.
-        let mut room = queues.iter().map(Queue::tx_room).min().unwrap_or(0);
-        while room > 0 {
-            let Some(out) = self.engine.poll_transmit(now) else { break };
-            let q = usize::from(out.queue).min(queues.len() - 1);
-            if partial {
-                request_checksum(self.engine.frames_mut().bytes_mut(out.frame), &out);
-            }
-            queues[q].write_tx(written[q], &out, partial);
-            written[q] += 1;
-            room -= 1;
-            if room == 0 || written[q] % 64 == 0 {
-                self.replenish();
-            }
-        }
-        for (q, queue) in queues.iter().enumerate() {
-            queue.publish_tx(written[q]);
-            if written[q] != 0 || queue.has_unsent() {
-                let kicks = queue.kick();
-                self.engine.counters_mut().kicks += u64::from(kicks);
-            }
-        }
-    }
-
-    /// A long burst needs fresh frames on its way (for acknowledgements): the stock is topped up from the pool.
-    fn replenish(&mut self) {
-        if self.engine.frames_mut().free_count() < FREE_LOW {
-            self.take_from_pool(FREE_STEP);
-        }
-    }
-
-    /// When the stack wants to be polled again although nothing arrives.
-    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let own = self.engine.next_deadline();
-        let retry_us = match self.engine.is_starved() {
-            _ if self.stack.queues.iter().any(Queue::has_unsent) => RETRY_US,
-            true => STARVED_US,
-            false => return own,
-        };
-        let retry = now.after_us(retry_us);
-        Some(own.map_or(retry, |at| at.min(retry)))
-    }
-
-    /// The last owner of the lock died inside: nothing that it may have half-written is trusted. The stack starts
-    /// empty; peers are reset.
-    fn start_over(&mut self) {
-        let owner = self.engine.frames_mut().owner();
-        let walk = self.engine.farewells();
-        for queue in &self.stack.queues {
-            // Frames up to here may or may not have been handled; they all become ours once, by the rebuild below.
-            let n = queue.received();
-            for i in 0..n {
-                if let Some(f) = self.stack.arena.frames_shared().get(queue.peek(i).0 as usize) {
-                    f.set_owner(owner);
-                }
-            }
-            queue.consume(n);
-        }
-        self.engine.reset_all();
-        self.engine.frames_mut().rebuild();
-        self.take_from_pool(FREE_STEP);
-        self.say_farewells(walk);
-    }
-
-    /// RSTs, in batches that the control ring and the frames bound. What the device does not take for a while is left
-    /// out: then the peer's next segment is answered with one.
-    fn say_farewells(&mut self, mut walk: Farewells) {
-        let mut in_vain = 0;
-        while in_vain < FAREWELL_TRIES && self.engine.say_farewells(&mut walk) {
-            let before = self.engine.counters().tx_frames;
-            self.flush(super::now());
-            for q in 0..self.stack.queues.len() {
-                self.complete(q);
-            }
-            self.engine.frames_mut().collect_returned();
-            self.replenish();
-            in_vain = if self.engine.counters().tx_frames == before { in_vain + 1 } else { 0 };
-        }
-        self.flush(super::now());
-    }
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        let wakeups = self.engine.take_wakeups();
-        let wants_daemon = self.engine.wants_daemon();
-        self.stack.slot().unlock();
-        if wakeups != 0 {
-            self.stack.ring_bells(wakeups);
-        }
-        self.stack.ring_daemon(wants_daemon);
-    }
-}
-
-impl core::fmt::Debug for Guard<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Guard").field("stack", &self.stack.index).finish_non_exhaustive()
     }
 }

@@ -4,15 +4,14 @@
 //! or goes by the kernel (fragments, multicast, loopback, other devices) goes through that. So the shadow is asked first,
 //! and what it refuses never gets here; the two agree on names and errors by that.
 
-use super::readiness::{ERR, HUP, IN, OUT, RDHUP, RDNORM, WRNORM};
+use super::readiness::{ERR, HUP, IN, RDHUP, RDNORM, ROOM_CAME};
 use super::table::Kind;
 use super::{Errno, Family, How, ProcId, SocketId};
 use crate::addr::{Endpoint, Ip};
-use crate::buf::FRAME_SIZE;
 use crate::engine::Engine;
 use crate::slab::NONE;
 use crate::tcp::Options;
-use crate::udp::{Facts, Flags, Marks, Outgoing, Sent};
+use crate::udp::{Facts, Flags, Marks, Others, Outgoing, Sent};
 
 /// What a datagram socket starts with: the shadow's settings.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +26,14 @@ pub struct DatagramFacts {
     pub marks: Marks,
 }
 
-/// A received datagram, for as long as it is looked at.
+/// A received datagram, or several as one, for as long as it is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
     pub facts: Facts,
+    /// Of the first.
     pub payload: &'a [u8],
+    /// Those that come with it (UDP_GRO): as long as the first, but for the last.
+    pub others: Others<'a>,
     /// Datagrams that were lost to a full buffer so far.
     pub overflows: u32,
 }
@@ -54,7 +56,7 @@ impl Engine<'_> {
         self.choose_port_by(|engine, port| !engine.has_mailbox(port))
     }
 
-    fn datagram_slot(&self, s: SocketId) -> Result<u32, Errno> {
+    pub(crate) fn datagram_slot(&self, s: SocketId) -> Result<u32, Errno> {
         let index = self.slot(s)?;
         if self.sockets[index].kind == Kind::Datagram { Ok(index) } else { Err(Errno::EOPNOTSUPP) }
     }
@@ -101,7 +103,14 @@ impl Engine<'_> {
     }
 
     /// recvfrom(): gives the oldest datagram to `take`; with `peek` it stays. An error that came meanwhile is told first.
-    pub fn recv_from<T>(&mut self, s: SocketId, peek: bool, take: impl FnOnce(&Datagram<'_>) -> T) -> Result<T, Errno> {
+    /// Where the socket takes several as one (UDP_GRO), as many as are alike and fit into `room` octets.
+    pub fn recv_from<T>(
+        &mut self,
+        s: SocketId,
+        peek: bool,
+        room: usize,
+        take: impl FnOnce(&Datagram<'_>) -> T,
+    ) -> Result<T, Errno> {
         let index = self.datagram_slot(s)?;
         let error = self.take_error_of(index);
         if error.is_set() {
@@ -110,9 +119,13 @@ impl Engine<'_> {
         let frame = self.first_received(index).ok_or(Errno::EAGAIN)?;
         let overflows = self.own(index).backlog;
         let facts = Facts::take(self.frames.bytes(frame));
-        let taken = take(&Datagram { facts, payload: self.frames.payload(frame), overflows });
-        if !peek && let Some(frame) = self.pop_received(index) {
-            self.frames.release(frame);
+        let others = self.others_of(index, frame, room);
+        let count = 1 + others.count();
+        let taken = take(&Datagram { facts, payload: self.frames.payload(frame), others, overflows });
+        for _ in 0..if peek { 0 } else { count } {
+            if let Some(frame) = self.pop_received(index) {
+                self.frames.release(frame);
+            }
         }
         Ok(taken)
     }
@@ -130,7 +143,7 @@ impl Engine<'_> {
     /// What the socket's receive buffer holds, as SO_MEMINFO would count it.
     pub fn datagram_bytes_held(&self, s: SocketId) -> Result<u32, Errno> {
         let index = self.datagram_slot(s)?;
-        Ok(self.own(index).accept_queue.len.saturating_mul(FRAME_SIZE as u32))
+        Ok(self.own(index).mailbox.held_bytes)
     }
 
     /// Datagrams that were lost to a full receive buffer (SO_RXQ_OVFL).
@@ -181,7 +194,7 @@ impl Engine<'_> {
     pub(crate) fn datagram_readiness(&self, index: u32) -> u32 {
         let (socket, own) = (&self.sockets[index], self.own(index));
         let flags = own.mailbox.flags;
-        let mut ready = if socket.error.is_set() { ERR } else { 0 };
+        let mut ready = if socket.error.is_set() || !own.syn_queue.is_empty() { ERR } else { 0 };
         if flags.has(Flags::RECEIVE_SHUT) {
             ready |= RDHUP | IN | RDNORM;
             ready |= if flags.has(Flags::SEND_SHUT) { HUP } else { 0 };
@@ -190,6 +203,6 @@ impl Engine<'_> {
             ready |= IN | RDNORM;
         }
         debug_assert!(socket.conn == NONE);
-        ready | if self.has_datagram_room() { OUT | WRNORM } else { 0 }
+        ready | if self.has_datagram_room() { ROOM_CAME } else { 0 }
     }
 }

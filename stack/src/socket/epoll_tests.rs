@@ -225,7 +225,9 @@ fn items_come_and_go() {
     assert_eq!(engine.epoll_delete(set, server, 7), Err(Errno::ENOENT));
     engine.epoll_delete(set, server, 5).unwrap();
     assert_eq!(collect(&mut net, set), [(IN, 66)]);
-    net.hosts[SERVER].engine().epoll_delete_all(server, 6).unwrap();
+    net.hosts[SERVER].engine().epoll_delete_all(server, 9).unwrap();
+    assert_eq!(collect(&mut net, set), [(IN, 66)], "another process's descriptor");
+    net.hosts[SERVER].engine().epoll_delete_all(server, 0).unwrap();
     assert_eq!(collect(&mut net, set), []);
     let mut engine = net.hosts[SERVER].engine();
     engine.epoll_add(set, server, 5, IN, 55).unwrap();

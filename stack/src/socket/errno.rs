@@ -34,8 +34,10 @@ errnos! {
     EINVAL = 22;
     ENFILE = 23;
     EPIPE = 32;
+    ELOOP = 40;
     ENOTSOCK = 88;
     EDESTADDRREQ = 89;
+    ENONET = 64;
     EPROTO = 71;
     EMSGSIZE = 90;
     ENOPROTOOPT = 92;
@@ -51,6 +53,7 @@ errnos! {
     ENOTCONN = 107;
     ETIMEDOUT = 110;
     ECONNREFUSED = 111;
+    EHOSTDOWN = 112;
     EHOSTUNREACH = 113;
     EALREADY = 114;
     EINPROGRESS = 115;

@@ -13,7 +13,7 @@ use crate::addr::{Endpoint, Flow, Ip};
 use crate::buf::FrameId;
 use crate::drops::Drop;
 use crate::engine::{Engine, Fate, context};
-use crate::tcp::{Arrival, Events, fast_open_cookie};
+use crate::tcp::{Arrival, Events, Tcb, fast_open_cookie};
 use crate::time::{Instant, SEC};
 use crate::wire::tcp::{FastOpenCookie, Segment};
 
@@ -26,6 +26,8 @@ const ALL_LISTENERS: u32 = 0x400;
 /// `Socket::fast_open`: TCP_FASTOPEN_CONNECT, TCP_FASTOPEN_NO_COOKIE.
 pub(super) const ON_CONNECT: u8 = 1;
 pub(super) const NO_COOKIE: u8 = 2;
+/// And no option: something waits in the error queue, which is the shim's.
+pub(super) const NOTICES: u8 = 128;
 
 /// How long a RST counts against the limit.
 const RESET_REST_US: u64 = 60 * SEC;
@@ -39,6 +41,17 @@ pub(crate) struct EarlyCount {
     /// Those that were reset, until when they count.
     resets: u32,
     resets_until: Instant,
+}
+
+impl EarlyCount {
+    /// A connection goes to another stack, which counts it from now on.
+    pub(crate) fn count_emigrant(&mut self, tcb: &Tcb) {
+        self.pending = self.pending.saturating_sub(tcb.is_early().into());
+    }
+
+    pub(crate) fn count_immigrant(&mut self, tcb: &Tcb) {
+        self.pending += u32::from(tcb.is_early());
+    }
 }
 
 /// What a SYN's Fast Open option leads to.
@@ -199,6 +212,7 @@ impl Engine<'_> {
 
     /// TCP_FASTOPEN_CONNECT and TCP_FASTOPEN_NO_COOKIE.
     pub(super) fn set_fast_open_flag(&mut self, index: u32, flag: u8, value: i32) -> Result<(), Errno> {
+        let is_idle = self.is_idle(index);
         let socket = &mut self.sockets[index];
         if !(0..=1).contains(&value) {
             return Err(Errno::EINVAL);
@@ -206,7 +220,7 @@ impl Engine<'_> {
         if flag == ON_CONNECT && self.state.tunables.fastopen & CLIENT == 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        if socket.kind == Kind::Stream && socket.progress != Progress::Unconnected {
+        if socket.kind == Kind::Stream && socket.progress != Progress::Unconnected && !is_idle {
             return Err(Errno::EINVAL);
         }
         socket.fast_open = if value == 1 { socket.fast_open | flag } else { socket.fast_open & !flag };

@@ -1,11 +1,12 @@
 //! Listening sockets: where SYNs find them, and what accept() takes out of them. How connections get in: `syn_queue.rs`.
 
+use super::readiness::DATA_CAME;
 use super::table::{Kind, Progress};
 use super::{Errno, Family, ProcId, SocketId};
 use crate::addr::{Endpoint, Flow, Ip};
-use crate::engine::{Engine, Queue, flow_hash};
+use crate::engine::{Cause, Engine, Queue, flow_hash};
 use crate::slab::{NONE, Slab};
-use crate::tcp::{Options, Tcb};
+use crate::tcp::{Options, State, Tcb};
 use crate::time::Instant;
 
 /// Chains of listeners, by port.
@@ -15,6 +16,8 @@ pub(crate) const LISTENER_BUCKETS: usize = 64;
 pub(crate) const QUEUE_NONE: u8 = 0;
 pub(crate) const QUEUE_SYN: u8 = 1;
 pub(crate) const QUEUE_ACCEPT: u8 = 2;
+/// In none: it waited for accept(), and is with another stack now.
+pub(crate) const QUEUE_DEPARTED: u8 = 3;
 
 fn bucket(port: u16) -> usize {
     usize::from(port) % LISTENER_BUCKETS
@@ -33,11 +36,18 @@ impl Engine<'_> {
     ) -> Result<SocketId, Errno> {
         let family = if local.ip.is_v4() { Family::V4 } else { Family::V6 };
         let s = self.new_socket(Kind::Listener, family, v6only, options, holder)?;
-        let head = core::mem::replace(&mut self.state.listeners[bucket(local.port)], s.index);
+        self.forget_left_port(local.port);
         let backlog = backlog.min(self.state.tunables.somaxconn);
         let own = self.own_mut(s.index);
-        (own.local, own.backlog, own.listener_next) = (local, backlog, head);
+        (own.local, own.backlog) = (local, backlog);
+        self.link_listener(s.index);
         Ok(s)
+    }
+
+    /// Puts a listener where SYNs find it.
+    pub(super) fn link_listener(&mut self, index: u32) {
+        let bucket = bucket(self.own(index).local.port);
+        self.own_mut(index).listener_next = core::mem::replace(&mut self.state.listeners[bucket], index);
     }
 
     /// listen() again, with another backlog.
@@ -47,9 +57,14 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn listener_slot(&self, s: SocketId) -> Result<u32, Errno> {
+    pub(super) fn listener_slot(&self, s: SocketId) -> Result<u32, Errno> {
         let index = self.slot(s)?;
         if self.sockets[index].kind == Kind::Listener { Ok(index) } else { Err(Errno::EINVAL) }
+    }
+
+    /// Whether the listener goes when this process lets go of it.
+    pub fn is_last_holder(&self, s: SocketId, holder: ProcId) -> bool {
+        self.listener_slot(s).is_ok_and(|index| !self.is_held_by_others(index, holder))
     }
 
     /// Whether anybody listens on the port.
@@ -57,7 +72,17 @@ impl Engine<'_> {
         self.listeners_of(port).next().is_some()
     }
 
-    fn listeners_of(&self, port: u16) -> impl Iterator<Item = u32> {
+    /// Whether anybody but this process listens on the port.
+    pub fn has_listener_of_others(&self, port: u16, holder: ProcId) -> bool {
+        self.listeners_of(port).any(|index| self.is_held_by_others(index, holder))
+    }
+
+    /// Whether anybody listens on the port at just this address.
+    pub fn listens_at(&self, local: Endpoint) -> bool {
+        self.listeners_of(local.port).any(|index| self.own(index).local == local)
+    }
+
+    pub(super) fn listeners_of(&self, port: u16) -> impl Iterator<Item = u32> {
         let mut at = self.state.listeners[bucket(port)];
         core::iter::from_fn(move || {
             let index = (at != NONE).then_some(at)?;
@@ -102,6 +127,7 @@ impl Engine<'_> {
         let socket = &mut self.sockets[accepted.index];
         (socket.progress, socket.rcvlowat) = (Progress::Connected, parent.rcvlowat);
         (socket.lingers, socket.linger_s) = (parent.lingers, parent.linger_s);
+        socket.fast_open = parent.fast_open & super::fast_open::NO_COOKIE;
         self.state.counters.accepts += 1;
         self.schedule(now, conn);
         Ok((accepted, self.conns[conn].flow().remote))
@@ -127,6 +153,47 @@ impl Engine<'_> {
                 self.abort_connection(now, conn);
                 conn = next;
             }
+        }
+    }
+
+    /// Calls `f` with the flow of every connection that waits at a listener of the port, and with that listener: those that
+    /// wait for accept() first, in its order, then the half-open ones. Not of those that are over.
+    pub fn for_each_waiting(&self, port: u16, mut f: impl FnMut(SocketId, &Flow)) {
+        for index in self.listeners_of(port) {
+            let listener = SocketId { index, generation: self.sockets[index].generation };
+            for queue in [&self.own(index).accept_queue, &self.own(index).syn_queue] {
+                let mut conn = queue.head;
+                while conn != NONE {
+                    let tcb = &self.conns[conn];
+                    if tcb.state() != State::Closed {
+                        f(listener, tcb.flow());
+                    }
+                    conn = tcb.link.queue_next;
+                }
+            }
+        }
+    }
+
+    /// A connection leaves its listener's queue: for the other one, for another stack's, or because it is over.
+    pub(crate) fn leave_listener(&mut self, conn: u32) {
+        let link = &mut self.conns[conn].link;
+        let queue = core::mem::replace(&mut link.queue, QUEUE_NONE);
+        let listener = core::mem::replace(&mut link.listener, NONE);
+        let own = &mut self.unconnected[self.sockets[listener].unconnected];
+        unlink(own.queue_mut(queue), &mut self.conns, conn);
+    }
+
+    /// A connection joins a queue of a listener: it completed its handshake, or is from another stack. Whoever waits to accept
+    /// it is told.
+    pub(crate) fn join_listener(&mut self, listener: u32, conn: u32, queue: u8) {
+        let link = &mut self.conns[conn].link;
+        (link.listener, link.queue) = (listener, queue);
+        let own = &mut self.unconnected[self.sockets[listener].unconnected];
+        push(own.queue_mut(queue), &mut self.conns, conn);
+        if queue == QUEUE_ACCEPT {
+            self.note_signal(listener, Cause::In);
+            self.note_arrival(listener);
+            self.announce(listener, DATA_CAME);
         }
     }
 
@@ -181,7 +248,7 @@ pub(super) fn push(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     queue.len += 1;
 }
 
-pub(super) fn unlink(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
+fn unlink(queue: &mut Queue, conns: &mut Slab<'_, Tcb>, conn: u32) {
     let link = &mut conns[conn].link;
     let (prev, next) = (link.queue_prev, link.queue_next);
     (link.queue_prev, link.queue_next) = (NONE, NONE);

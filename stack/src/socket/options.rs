@@ -28,6 +28,10 @@ pub enum SocketOption {
     /// SO_SNDBUF, SO_RCVBUF; Linux doubles what is set.
     SendBuffer,
     ReceiveBuffer,
+    /// SO_SNDBUFFORCE, SO_RCVBUFFORCE: beyond what the sysctls allow. SO_BUF_LOCK: 1 and 2, which of them was set.
+    SendBufferForce,
+    ReceiveBufferForce,
+    BufferLock,
     /// SO_RCVLOWAT.
     ReceiveLowat,
     /// SO_OOBINLINE: 0 or 1.
@@ -61,6 +65,8 @@ const SNDBUF_MIN: u32 = 4_608;
 const RCVBUF_MIN: u32 = 2_304;
 const FIN_TIMEOUT_MAX_MS: u32 = 120_000;
 const RTO_MAX_S: u32 = 120;
+/// TCP_NOTSENT_LOWAT set to −1: no limit either, but read back as what was set.
+const LOWAT_NONE: u32 = u32::MAX - 1;
 
 fn checked(value: i32, min: i32, max: i32) -> Result<u32, Errno> {
     if (min..=max).contains(&value) { Ok(value as u32) } else { Err(Errno::EINVAL) }
@@ -71,18 +77,25 @@ fn buffer(value: i32, min: u32, max: u32) -> u32 {
     (value as u32).min(max).min(i32::MAX as u32 / 2).saturating_mul(2).max(min)
 }
 
+/// SO_SNDBUFFORCE and SO_RCVBUFFORCE: nothing but the number's own range bounds it.
+fn forced(value: i32, min: u32) -> u32 {
+    (value.max(0) as u32).min(i32::MAX as u32 / 2).saturating_mul(2).max(min)
+}
+
 impl Engine<'_> {
     /// setsockopt().
     pub fn set_option(&mut self, now: Instant, s: SocketId, option: SocketOption, value: i32) -> Result<(), Errno> {
         let index = self.slot(s)?;
         if option == SocketOption::ReceiveLowat {
-            self.sockets[index].rcvlowat = value.max(1) as u32;
+            self.set_receive_lowat(index, value);
             return Ok(());
         }
         if option == SocketOption::WindowClamp && value == 0 && self.sockets[index].conn != NONE {
             return Err(Errno::EINVAL);
         }
         match option {
+            // Only who listens, or may come to, has such a queue.
+            SocketOption::FastOpen if !self.is_idle(index) => return Err(Errno::EINVAL),
             SocketOption::FastOpen => return self.set_fast_open_queue(s, value),
             SocketOption::FastOpenConnect => return self.set_fast_open_flag(index, fast_open::ON_CONNECT, value),
             SocketOption::FastOpenNoCookie => return self.set_fast_open_flag(index, fast_open::NO_COOKIE, value),
@@ -100,10 +113,12 @@ impl Engine<'_> {
             SocketOption::NoDelay => tcb.set_nodelay(value != 0),
             SocketOption::Cork => tcb.set_cork(value != 0),
             SocketOption::KeepAlive => tcb.set_keepalive(&mut context!(self, now), value != 0),
-            SocketOption::ReceiveBuffer => tcb.set_receive_buffer(options.rcvbuf_bytes),
+            SocketOption::ReceiveBuffer | SocketOption::ReceiveBufferForce => {
+                tcb.set_receive_buffer(options.rcvbuf_bytes)
+            }
             SocketOption::WindowClamp => tcb.clamp_window(options.window_clamp_bytes),
             SocketOption::QuickAck if value != 0 => tcb.acknowledge_now(),
-            SocketOption::QuickAck => {}
+            SocketOption::QuickAck => tcb.acknowledge_lazily(),
             _ => *tcb.options_mut() = options,
         }
         if matches!(option, SocketOption::KeepIdle | SocketOption::KeepInterval) && self.conns[conn].options().keepalive
@@ -135,10 +150,16 @@ impl Engine<'_> {
             SocketOption::MaxSegment => conn.map_or(u32::from(options.mss_clamp), |c| c.info(Instant::ZERO).snd_mss),
             SocketOption::SendBuffer => options.sndbuf_bytes,
             SocketOption::ReceiveBuffer => options.rcvbuf_bytes,
+            SocketOption::BufferLock => u32::from(options.sndbuf_locked) | u32::from(options.rcvbuf_locked) << 1,
+            SocketOption::SendBufferForce | SocketOption::ReceiveBufferForce => return Err(Errno::ENOPROTOOPT),
             SocketOption::ReceiveLowat => socket.rcvlowat,
             SocketOption::OobInline => u32::from(options.oob_inline),
-            SocketOption::WindowClamp => options.window_clamp_bytes,
+            SocketOption::WindowClamp => match (options.window_clamp_bytes, conn) {
+                (0, Some(conn)) => conn.largest_window(),
+                (clamp, _) => clamp,
+            },
             SocketOption::NotSentLowat if options.notsent_lowat_bytes == self.state.tunables.notsent_lowat_bytes => 0,
+            SocketOption::NotSentLowat if options.notsent_lowat_bytes == LOWAT_NONE => return Ok(-1),
             SocketOption::NotSentLowat => options.notsent_lowat_bytes,
             SocketOption::FastOpen => u32::from(socket.fast_open_qlen),
             SocketOption::FastOpenConnect => u32::from(socket.fast_open & fast_open::ON_CONNECT != 0),
@@ -149,6 +170,26 @@ impl Engine<'_> {
             SocketOption::Ttl | SocketOption::HopLimit => u32::from(options.ttl),
         };
         Ok(value.min(i32::MAX as u32) as i32)
+    }
+
+    /// Nothing connects or is connected.
+    pub(super) fn is_idle(&self, index: u32) -> bool {
+        let conn = self.sockets[index].conn;
+        conn == NONE || self.conns[conn].state() == State::Closed
+    }
+
+    /// What TCP_CC_INFO tells, if the algorithm tells anything.
+    pub fn congestion_info(&self, s: SocketId) -> Result<Option<(u64, u32, u32, u32)>, Errno> {
+        let conn = self.sockets[self.slot(s)?].conn;
+        Ok(if conn == NONE { None } else { self.conns[conn].congestion_info() })
+    }
+
+    /// SO_RCVLOWAT: no more than half of the largest buffer, for it has to be reached.
+    fn set_receive_lowat(&mut self, index: u32, value: i32) {
+        let options = self.options_of(index);
+        let buffer = if options.rcvbuf_locked { options.rcvbuf_bytes } else { self.state.tunables.rmem_bytes[2] };
+        let wanted = if value < 0 { i32::MAX as u32 } else { value as u32 };
+        self.sockets[index].rcvlowat = wanted.min(buffer / 2).max(1);
     }
 
     /// TCP_CONGESTION, set by name. A live connection keeps its window.
@@ -216,7 +257,8 @@ impl Engine<'_> {
 
 /// TCP_DEFER_ACCEPT counts in seconds, and means SYN-ACKs: as many as go in that time, doubling from one second.
 fn retransmits_in(seconds: i32) -> u8 {
-    (1..=255u8).find(|n| seconds_of(*n) >= seconds.max(0) as u32).filter(|_| seconds > 0).unwrap_or(0)
+    let enough = (1..=255u8).find(|n| seconds_of(*n) >= seconds.max(0) as u32).unwrap_or(255);
+    if seconds > 0 { enough } else { 0 }
 }
 
 fn seconds_of(retransmits: u8) -> u32 {
@@ -234,10 +276,10 @@ fn set(options: &mut tcp::Options, tunables: &Tunables, option: SocketOption, va
         SocketOption::KeepCount => options.keepalive_probes = checked(value, 1, KEEPALIVE_COUNT_MAX)? as u8,
         SocketOption::UserTimeout => options.user_timeout_ms = checked(value, 0, i32::MAX)?,
         SocketOption::FinTimeout => {
-            options.fin_timeout_ms = match checked(value, 1, 120) {
-                Ok(seconds) => seconds * 1000,
-                Err(_) if value < 0 => tcp::Options::NO_FIN_WAIT,
-                Err(_) => (tunables.fin_timeout_us / MS).min(u64::from(FIN_TIMEOUT_MAX_MS)) as u32,
+            options.fin_timeout_ms = match value {
+                ..0 => tcp::Options::NO_FIN_WAIT,
+                1.. => (value as u32).saturating_mul(1000).min(FIN_TIMEOUT_MAX_MS),
+                0 => (tunables.fin_timeout_us / MS).min(u64::from(FIN_TIMEOUT_MAX_MS)) as u32,
             }
         }
         SocketOption::DeferAccept => options.defer_accept = retransmits_in(value),
@@ -252,11 +294,23 @@ fn set(options: &mut tcp::Options, tunables: &Tunables, option: SocketOption, va
             options.rcvbuf_bytes = buffer(value, RCVBUF_MIN, tunables.rmem_max_bytes);
             options.rcvbuf_locked = true;
         }
+        SocketOption::SendBufferForce => {
+            options.sndbuf_bytes = forced(value, SNDBUF_MIN);
+            options.sndbuf_locked = true;
+        }
+        SocketOption::ReceiveBufferForce => {
+            options.rcvbuf_bytes = forced(value, RCVBUF_MIN);
+            options.rcvbuf_locked = true;
+        }
+        SocketOption::BufferLock => {
+            let locks = checked(value, 0, 3)?;
+            (options.sndbuf_locked, options.rcvbuf_locked) = (locks & 1 != 0, locks & 2 != 0);
+        }
         SocketOption::OobInline => options.oob_inline = value != 0,
         SocketOption::WindowClamp if value == 0 => options.window_clamp_bytes = 0,
-        SocketOption::WindowClamp => options.window_clamp_bytes = (value as u32).max(RCVBUF_MIN / 2),
+        SocketOption::WindowClamp => options.window_clamp_bytes = value.max(RCVBUF_MIN as i32 / 2) as u32,
         SocketOption::NotSentLowat if value == 0 => options.notsent_lowat_bytes = tunables.notsent_lowat_bytes,
-        SocketOption::NotSentLowat => options.notsent_lowat_bytes = value as u32,
+        SocketOption::NotSentLowat => options.notsent_lowat_bytes = (value as u32).min(LOWAT_NONE),
         // Linux takes the low octet of whatever it is given.
         SocketOption::Tos => options.tos = value as u8 & !ecn::MASK,
         SocketOption::TrafficClass if value == -1 => options.tos = 0,

@@ -1,5 +1,6 @@
 //! Readiness: what poll() would say of a socket now, as Linux's `tcp_poll` and `inet_csk_listen_poll` compute it.
 
+use super::fast_open::NOTICES;
 use super::table::{Kind, Progress};
 use super::{Errno, SocketId};
 use crate::buf::Pressure;
@@ -24,6 +25,10 @@ pub const WAKEUP: u32 = 1 << 29;
 pub const ONESHOT: u32 = 1 << 30;
 pub const ET: u32 = 1 << 31;
 
+/// What is announced with data, and with room: the keys of Linux's wake-ups (`sock_def_readable`, `sk_stream_write_space`).
+pub(crate) const DATA_CAME: u32 = IN | PRI | RDNORM | RDBAND;
+pub(crate) const ROOM_CAME: u32 = OUT | WRNORM | WRBAND;
+
 /// A change of state: of interest to everybody, whatever they asked for (Linux: a wake-up without a key).
 pub const ANY: u32 = u32::MAX;
 
@@ -33,10 +38,11 @@ const WRITABLE: u32 = OUT | WRNORM;
 impl Engine<'_> {
     /// The readiness of a socket, as POLL*/EPOLL* bits.
     pub fn readiness(&self, s: SocketId) -> Result<u32, Errno> {
-        Ok(self.readiness_of(self.slot(s)?))
+        Ok(self.readiness_of(self.slot(s)?, ANY))
     }
 
-    pub(crate) fn readiness_of(&self, index: u32) -> u32 {
+    /// Of the bits that are `asked` for; of others it may say nothing.
+    pub(crate) fn readiness_of(&self, index: u32, asked: u32) -> u32 {
         let socket = &self.sockets[index];
         match socket.kind {
             Kind::Free => ERR | HUP,
@@ -44,12 +50,12 @@ impl Engine<'_> {
             Kind::Listener => READABLE,
             // A fresh socket is in CLOSE: hung up, and nothing keeps it from being written to.
             Kind::Stream if socket.conn == NONE => WRITABLE | HUP | if socket.error.is_set() { ERR } else { 0 },
-            Kind::Stream => self.stream_readiness(index),
+            Kind::Stream => self.stream_readiness(index, asked),
             Kind::Datagram => self.datagram_readiness(index),
         }
     }
 
-    fn stream_readiness(&self, index: u32) -> u32 {
+    fn stream_readiness(&self, index: u32, asked: u32) -> u32 {
         let socket = &self.sockets[index];
         let tcb = &self.conns[socket.conn];
         let state = tcb.state();
@@ -72,17 +78,28 @@ impl Engine<'_> {
             {
                 ready |= READABLE;
             }
-            if no_more_out || tcb.is_writable(&self.frames) {
+            if no_more_out || asked & WRITABLE != 0 && tcb.is_writable(&self.frames) {
                 ready |= WRITABLE;
             }
         }
         if tcb.has_urgent_octet() {
             ready |= PRI;
         }
-        if socket.error.is_set() || tcb.error().is_some() {
+        if socket.error.is_set() || tcb.error().is_some() || socket.fast_open & NOTICES != 0 {
             ready |= ERR;
         }
         ready
+    }
+
+    /// Something waits in the socket's error queue, or nothing does any more.
+    pub fn set_notices(&mut self, s: SocketId, on: bool) -> Result<(), Errno> {
+        let index = self.slot(s)?;
+        let socket = &mut self.sockets[index];
+        socket.fast_open = if on { socket.fast_open | NOTICES } else { socket.fast_open & !NOTICES };
+        if on {
+            self.announce(index, ERR);
+        }
+        Ok(())
     }
 
     /// Whoever asked and found no room is told when there is some.

@@ -1,7 +1,7 @@
 //! Streams: connect, send, receive, shutdown. The order of checks is Linux's, so that the errors are.
 
-use super::table::{Kind, Progress};
-use super::{Errno, SocketId, readiness};
+use super::table::{Holders, Kind, Progress};
+use super::{Errno, ProcId, SocketId, readiness};
 use crate::addr::{Endpoint, Flow};
 use crate::buf::Pressure;
 use crate::engine::{Engine, context};
@@ -142,12 +142,34 @@ impl Engine<'_> {
             return Ok(());
         }
         let error = self.take_error_of(index);
-        self.disconnect(now, index);
+        self.forget_connection(now, index);
         Err(if error.is_set() { error } else { Errno::ECONNABORTED })
     }
 
-    /// The socket forgets its connection, which is closed.
-    fn disconnect(&mut self, now: Instant, index: u32) {
+    /// connect() called again: as [`Engine::connect`], but a socket that could begin anew is left alone, with ENOTCONN.
+    pub fn connect_again(&mut self, now: Instant, s: SocketId) -> Result<(), Errno> {
+        match self.may_connect(now, s)? {
+            Some(_) => Err(Errno::ENOTCONN),
+            None => Ok(()),
+        }
+    }
+
+    /// connect() to AF_UNSPEC: the connection is over, with a RST where one is due, and the socket is as new. Whoever still uses
+    /// it hears of ECONNRESET, as on Linux.
+    pub fn disconnect(&mut self, now: Instant, s: SocketId) -> Result<(), Errno> {
+        let (index, Some(conn)) = self.stream(s)? else { return Ok(()) };
+        let was_lost =
+            !matches!(self.conns[conn].state(), State::Closed | State::TimeWait | State::Closing | State::LastAck);
+        self.forget_connection(now, index);
+        if was_lost {
+            self.sockets[index].error = Errno::ECONNRESET;
+        }
+        self.announce_change(index);
+        Ok(())
+    }
+
+    /// The socket forgets its connection, which is closed, or is to be.
+    fn forget_connection(&mut self, now: Instant, index: u32) {
         let socket = &mut self.sockets[index];
         let conn = core::mem::replace(&mut socket.conn, NONE);
         (socket.progress, socket.wants_room) = (Progress::Unconnected, false);
@@ -212,7 +234,7 @@ impl Engine<'_> {
             let socket = &mut self.sockets[index];
             if socket.wants_room && socket.conn != NONE && self.conns[socket.conn].is_writable(&self.frames) {
                 socket.wants_room = false;
-                self.announce(index, readiness::OUT | readiness::WRNORM);
+                self.announce(index, readiness::ROOM_CAME);
             }
         }
     }
@@ -232,6 +254,41 @@ impl Engine<'_> {
         self.take_in(now, s, wanted, |tcb, cx| tcb.read(cx, out, peek))
     }
 
+    /// recv() with MSG_PEEK, of what lies `ahead` octets from the next one. Behind what is there: 0, whatever the state.
+    pub fn peek(&mut self, now: Instant, s: SocketId, ahead: usize, out: &mut [u8]) -> Result<usize, Errno> {
+        if ahead == 0 {
+            return self.recv(now, s, out, true);
+        }
+        let conn = self.stream(s)?.1;
+        Ok(conn.map_or(0, |conn| self.conns[conn].peek(&context!(self, now), ahead, out)))
+    }
+
+    /// Whether a read that has got so far stops here, though it wants more: the urgent mark or the end of the stream lies
+    /// `ahead` octets from the next one. An error stays for the next call.
+    pub fn stops_at(&self, s: SocketId, ahead: u32) -> Result<bool, Errno> {
+        let (index, Some(conn)) = self.stream(s)? else { return Ok(true) };
+        let tcb = &self.conns[conn];
+        let over = matches!(tcb.state(), State::Closed | State::TimeWait)
+            || tcb.peer_fin_reached()
+            || tcb.is_receive_shutdown()
+            || tcb.error().is_some()
+            || self.sockets[index].error.is_set();
+        Ok(tcb.until_mark() == Some(ahead) || over && tcb.available() <= ahead)
+    }
+
+    /// How many octets a recv() that waits has to give, if it asks for more (SO_RCVLOWAT).
+    #[inline]
+    pub fn receive_lowat(&self, s: SocketId) -> Result<usize, Errno> {
+        Ok(self.sockets[self.slot(s)?].rcvlowat as usize)
+    }
+
+    /// Whether more can ever be written. An error stays for the next call.
+    pub fn takes_data(&self, s: SocketId) -> Result<bool, Errno> {
+        let (index, conn) = self.stream(s)?;
+        let takes = |conn: u32| self.conns[conn].may_send() && self.conns[conn].error().is_none();
+        Ok(conn.is_some_and(takes) && !self.sockets[index].error.is_set())
+    }
+
     /// recv() with MSG_TRUNC: as recv, but the bytes go nowhere.
     pub fn discard(&mut self, now: Instant, s: SocketId, n: usize) -> Result<usize, Errno> {
         self.take_in(now, s, n, |tcb, cx| tcb.discard(cx, n))
@@ -248,8 +305,12 @@ impl Engine<'_> {
         let (index, conn) = self.stream(s)?;
         match conn {
             Some(conn) if self.conns[conn].available() > 0 => {
-                let n = read(&mut self.conns[conn], &mut context!(self, now));
-                self.schedule(now, conn);
+                let tcb = &mut self.conns[conn];
+                let n = read(tcb, &mut context!(self, now));
+                // To read moves no deadline, and makes nothing ready to go but an acknowledgement.
+                if tcb.owes_segment() {
+                    self.ask_transmit(conn);
+                }
                 // All there was may have been an urgent octet, which is not in line.
                 if n == 0 && wanted > 0 { self.why_not_receive(index, Some(conn)) } else { Ok(n) }
             }
@@ -295,6 +356,11 @@ impl Engine<'_> {
         if over || self.conns[conn].is_receive_shutdown() { Ok(0) } else { Err(Errno::EAGAIN) }
     }
 
+    /// When the last of the next `n` octets to be read came; `None` when there are none.
+    pub fn arrival(&self, now: Instant, s: SocketId, n: u32) -> Result<Option<Instant>, Errno> {
+        Ok(self.stream(s)?.1.and_then(|conn| self.conns[conn].arrival(&self.frames, now, n)))
+    }
+
     /// FIONREAD.
     pub fn available(&self, s: SocketId) -> Result<u32, Errno> {
         Ok(self.stream(s)?.1.map_or(0, |conn| self.conns[conn].readable_bytes()))
@@ -324,9 +390,7 @@ impl Engine<'_> {
         };
         if self.conns[conn].state() == State::SynSent {
             // As on Linux, the attempt is given up, and the socket is as new.
-            self.disconnect(now, index);
-            self.announce_change(index);
-            return Ok(());
+            return self.disconnect(now, s);
         }
         if how != How::Write {
             self.conns[conn].shutdown_receive();
@@ -337,6 +401,31 @@ impl Engine<'_> {
         }
         self.announce_change(index);
         Ok(())
+    }
+
+    /// The last holder's close() of a socket with SO_LINGER: our end goes out, and the seconds to wait for its
+    /// acknowledgement are told. 0: there is nothing to wait for.
+    pub fn begin_linger(&mut self, now: Instant, s: SocketId, holder: ProcId) -> Result<u16, Errno> {
+        let (index, Some(conn)) = self.stream(s)? else { return Ok(0) };
+        let socket = &self.sockets[index];
+        // What lies unread makes it a RST; and a handshake under way is given up at once.
+        let ends_at_once = self.conns[conn].available() > 0 || self.conns[conn].state() == State::SynSent;
+        if !socket.lingers || ends_at_once || socket.holders != Holders::of(holder) {
+            return Ok(0);
+        }
+        let seconds = socket.linger_s;
+        if seconds > 0 {
+            self.conns[conn].shutdown_receive();
+            let arrival = self.conns[conn].shutdown_send(&mut context!(self, now));
+            self.after(now, conn, arrival);
+        }
+        Ok(seconds)
+    }
+
+    /// Whether our end is on its way and not acknowledged.
+    pub fn is_closing(&self, s: SocketId) -> Result<bool, Errno> {
+        let closing = |conn| matches!(self.conns[conn].state(), State::FinWait1 | State::Closing | State::LastAck);
+        Ok(self.stream(s)?.1.is_some_and(closing))
     }
 
     fn shutdown_unconnected(&mut self, now: Instant, index: u32, how: How) -> Result<(), Errno> {

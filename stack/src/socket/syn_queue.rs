@@ -9,14 +9,13 @@
 //!
 //! A full accept queue lets no SYN in. A successor of a TIME-WAIT passes the limits: its peer is real.
 
-use super::listener::{push, unlink};
-use super::readiness::{IN, RDNORM};
-use super::{QUEUE_ACCEPT, QUEUE_NONE, QUEUE_SYN, Unconnected};
+use super::listener::push;
+use super::{QUEUE_ACCEPT, QUEUE_SYN, Unconnected};
 use crate::buf::FrameId;
 use crate::drops::Drop;
 use crate::engine::{Engine, Fate, Origin, context};
 use crate::slab::NONE;
-use crate::tcp::{COOKIE_LIFE_US, Tcb, isn, make_cookie, read_cookie, ts_offset};
+use crate::tcp::{COOKIE_LIFE_US, Links, Tcb, isn, make_cookie, read_cookie, ts_offset};
 use crate::time::Instant;
 use crate::wire::tcp::{Flags, Segment, reset_for};
 
@@ -130,6 +129,20 @@ impl Engine<'_> {
         self.reply_with(&origin.flow, origin.hop, origin.queue, &header);
     }
 
+    /// Until when cookies may come back that stand for SYNs of this port.
+    pub fn cookies_until(&self, port: u16) -> Instant {
+        self.listeners_of(port).map(|listener| self.own(listener).cookies_until).max().unwrap_or(Instant::ZERO)
+    }
+
+    /// Another stack of this arena gave such cookies, and the port's flows move: they may come back to this one.
+    pub fn expect_cookies(&mut self, port: u16, until: Instant) {
+        loop {
+            let before = self.listeners_of(port).find(|listener| self.own(*listener).cookies_until < until);
+            let Some(listener) = before else { return };
+            self.own_mut(listener).cookies_until = until;
+        }
+    }
+
     /// An acknowledgement for a listener: does it bring a cookie back? Then its connection is made now, and goes straight to
     /// the accept queue. `None`: it is nobody's.
     pub(crate) fn arrive_cookie(
@@ -200,26 +213,18 @@ impl Engine<'_> {
 
     /// A connection completed its handshake. One of a listener moves to the accept queue, and the listener is ready.
     pub(crate) fn connected(&mut self, conn: u32) {
-        let link = &mut self.conns[conn].link;
-        if link.queue != QUEUE_SYN {
-            return;
+        let Links { queue, listener, .. } = self.conns[conn].link;
+        if queue == QUEUE_SYN {
+            self.leave_listener(conn);
+            self.join_listener(listener, conn, QUEUE_ACCEPT);
         }
-        link.queue = QUEUE_ACCEPT;
-        let listener = link.listener;
-        let own = &mut self.unconnected[self.sockets[listener].unconnected];
-        unlink(&mut own.syn_queue, &mut self.conns, conn);
-        push(&mut own.accept_queue, &mut self.conns, conn);
-        self.announce(listener, IN | RDNORM);
     }
 
     /// A connection ended before its handshake did.
     pub(crate) fn leave_syn_queue(&mut self, conn: u32) {
-        let link = &mut self.conns[conn].link;
-        if link.queue == QUEUE_SYN {
-            (link.queue, link.orphan) = (QUEUE_NONE, true);
-            let listener = core::mem::replace(&mut link.listener, NONE);
-            let own = &mut self.unconnected[self.sockets[listener].unconnected];
-            unlink(&mut own.syn_queue, &mut self.conns, conn);
+        if self.conns[conn].link.queue == QUEUE_SYN {
+            self.leave_listener(conn);
+            self.conns[conn].link.orphan = true;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Unconnected;
 use super::readiness::ANY;
-use super::{Errno, QUEUE_NONE};
+use super::{Errno, QUEUE_NONE, SHARED_BELLS};
 use crate::engine::Engine;
 use crate::slab::{NONE, SlabItem};
 use crate::tcp::{Linger, Options};
@@ -76,6 +76,10 @@ impl Holders {
         self.0[usize::from(holder) / 64 % 4] |= 1 << (holder % 64);
     }
 
+    pub(crate) fn contains(&self, holder: ProcId) -> bool {
+        self.0[usize::from(holder) / 64 % 4] & 1 << (holder % 64) != 0
+    }
+
     /// Whether it was in.
     pub(crate) fn remove(&mut self, holder: ProcId) -> bool {
         let (word, bit) = (&mut self.0[usize::from(holder) / 64 % 4], 1 << (holder % 64));
@@ -84,6 +88,10 @@ impl Holders {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0 == [0; 4]
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = ProcId> {
+        (0..256).filter(move |p| self.0[usize::from(*p) / 64] & 1 << (p % 64) != 0)
     }
 }
 
@@ -209,8 +217,10 @@ impl Engine<'_> {
     /// The slot of a live socket.
     #[inline]
     pub(crate) fn slot(&self, s: SocketId) -> Result<u32, Errno> {
-        let live = s.index < self.sockets.used() && self.sockets[s.index].generation == s.generation;
-        if live && self.sockets[s.index].kind != Kind::Free { Ok(s.index) } else { Err(Errno::EBADF) }
+        match self.sockets.get(s.index) {
+            Some(socket) if socket.generation == s.generation && socket.kind != Kind::Free => Ok(s.index),
+            _ => Err(Errno::EBADF),
+        }
     }
 
     /// Whether the name still stands for a socket.
@@ -225,6 +235,13 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Whether a process besides this one holds the socket in a slot.
+    pub(crate) fn is_held_by_others(&self, index: u32, holder: ProcId) -> bool {
+        let mut others = self.sockets[index].holders;
+        others.remove(holder);
+        !others.is_empty()
+    }
+
     /// A process lets go of the socket. The last one's release closes it: FIN after what is queued, or RST when unread
     /// data is lost or SO_LINGER is on with zero seconds.
     pub fn release(&mut self, now: Instant, s: SocketId, holder: ProcId) -> Result<(), Errno> {
@@ -234,6 +251,13 @@ impl Engine<'_> {
             self.close_socket(now, index);
         }
         Ok(())
+    }
+
+    /// Whether a process holds a socket or an epoll set.
+    pub fn is_used_by(&self, holder: ProcId) -> bool {
+        let has_set = |set: u32| self.epoll_sets[set].generation != 0 && self.epoll_sets[set].holders.contains(holder);
+        let has_socket = |s: u32| self.sockets[s].kind != Kind::Free && self.sockets[s].holders.contains(holder);
+        (0..self.epoll_sets.used()).any(has_set) || (0..self.sockets.used()).any(has_socket)
     }
 
     /// A process died: it lets go of every socket and epoll set. Its bells are forgotten with
@@ -262,6 +286,7 @@ impl Engine<'_> {
 
     fn close_socket(&mut self, now: Instant, index: u32) {
         self.remove_items_of_socket(index);
+        self.forget_owner(index);
         let socket = self.sockets[index];
         // Waiters of other threads find EBADF.
         self.state.wakeups |= socket.waiters;
@@ -279,7 +304,7 @@ impl Engine<'_> {
         self.free_slot(index);
     }
 
-    /// Rings the bell at any change of the socket's readiness, until [`Engine::unwait`].
+    /// Rings the bell at any change of the socket's readiness, until [`Engine::unwait`]; a shared one once.
     pub fn wait_on(&mut self, s: SocketId, bell: u8) -> Result<(), Errno> {
         let index = self.slot(s)?;
         self.sockets[index].waiters |= 1 << bell;
@@ -289,15 +314,16 @@ impl Engine<'_> {
 
     pub fn unwait(&mut self, s: SocketId, bell: u8) -> Result<(), Errno> {
         let index = self.slot(s)?;
-        self.sockets[index].waiters &= !(1 << bell);
+        self.sockets[index].waiters &= !(1 << bell) | SHARED_BELLS;
         Ok(())
     }
 
     /// Something of these readiness bits is new: rings the bells of waiters, queues the items of epoll sets.
     #[inline]
     pub(crate) fn announce(&mut self, index: u32, bits: u32) {
-        let socket = &self.sockets[index];
+        let socket = &mut self.sockets[index];
         self.state.wakeups |= socket.waiters;
+        socket.waiters &= !SHARED_BELLS;
         if socket.items != NONE {
             self.announce_to_items(index, bits);
         }

@@ -4,7 +4,7 @@
 //! when a connection attempt fails, the socket gets it back. Accepted sockets never had one; datagram sockets always do. There are as many records as
 //! sockets, so there is always one to be had.
 
-use super::Socket;
+use super::{Family, QUEUE_SYN, Socket};
 use crate::addr::{Endpoint, Ip};
 use crate::engine::{Engine, Queue};
 use crate::slab::{NONE, SlabItem};
@@ -22,8 +22,8 @@ pub struct Unconnected {
     pub(crate) backlog: u32,
     /// What it is bound to.
     pub(crate) local: Endpoint,
-    /// Listeners: those whose handshake is not complete, and those that wait for accept(); in the second a datagram socket
-    /// has what it received.
+    /// Listeners: those whose handshake is not complete, and those that wait for accept(). Datagram sockets have their
+    /// errors (MSG_ERRQUEUE) in the first, and what they received in the second.
     pub(crate) syn_queue: Queue,
     pub(crate) accept_queue: Queue,
     /// Until when acknowledgements may bring a SYN cookie back.
@@ -55,6 +55,13 @@ impl Unconnected {
     }
 }
 
+impl Unconnected {
+    /// A listener's queue: `QUEUE_SYN` or `QUEUE_ACCEPT`.
+    pub(super) fn queue_mut(&mut self, queue: u8) -> &mut Queue {
+        if queue == QUEUE_SYN { &mut self.syn_queue } else { &mut self.accept_queue }
+    }
+}
+
 impl SlabItem for Unconnected {
     fn free_link(&mut self) -> &mut u32 {
         &mut self.listener_next
@@ -82,10 +89,12 @@ impl Engine<'_> {
         }
     }
 
-    /// The socket loses its connection, but not what was set on it, nor its name.
+    /// The socket loses its connection, but not what was set on it. Of its name the port stays, as on Linux.
     pub(super) fn restore_own(&mut self, index: u32, conn: u32) {
         let tcb = &self.conns[conn];
-        let record = Unconnected { local: tcb.flow().local, ..Unconnected::new(*tcb.options()) };
+        let ip = if self.sockets[index].family == Family::V4 { Ip::UNSPECIFIED_V4 } else { Ip::UNSPECIFIED };
+        let local = Endpoint::new(ip, tcb.flow().local.port);
+        let record = Unconnected { local, ..Unconnected::new(*tcb.options()) };
         self.sockets[index].unconnected = self.unconnected.insert(record).unwrap_or(NONE);
     }
 

@@ -37,6 +37,7 @@ const ANSWER_INTERVAL_MS: u32 = 500;
 
 impl Tcb {
     /// A segment for this connection came; its frame is queued or released, in every case.
+    #[inline]
     pub fn arrive(&mut self, cx: &mut Context<'_, '_>, seg: &Segment, frame: FrameId) -> Arrival {
         self.note_segment(cx, seg);
         if self.is_expected(seg) {

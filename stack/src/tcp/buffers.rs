@@ -152,6 +152,11 @@ impl Tcb {
         self.rcv.space = self.options.clamp(self.options.rcvbuf_bytes / 2);
     }
 
+    /// TCP_WINDOW_CLAMP of who set none: what the buffer allows, less the segment that Linux reserves.
+    pub fn largest_window(&self) -> u32 {
+        (self.options.rcvbuf_bytes / 2).saturating_sub(u32::from(self.snd.mss))
+    }
+
     /// The send buffer holds twice what may be in the network: one half is there, the other is what comes next. `most` is
     /// tcp_wmem's last number.
     pub(super) fn grow_send_buffer(&mut self, frames: &Frames<'_>, most: u32) {

@@ -3,7 +3,8 @@
 use super::sender::Fin;
 use super::state::Event;
 use super::{Arrival, Context, Events, State, Tcb};
-use crate::buf::{FrameId, TX_HEADROOM};
+use crate::buf::{FrameId, Frames, TX_HEADROOM};
+use crate::time::Instant;
 use crate::wire::tcp::Control;
 
 /// SO_LINGER, as far as the connection is concerned.
@@ -52,13 +53,14 @@ impl Tcb {
             self.end_deferral(cx);
         }
         self.arm_persist(cx);
+        self.note_holdup(cx.now);
         written
     }
 
     /// Copies received bytes to `out`; with `peek`, they stay.
     pub fn read(&mut self, cx: &mut Context<'_, '_>, out: &mut [u8], peek: bool) -> usize {
         if peek {
-            return self.peek(cx, out);
+            return self.peek(cx, 0, out);
         }
         self.take(cx, out.len(), |at, bytes| out[at..at + bytes.len()].copy_from_slice(bytes))
     }
@@ -99,20 +101,34 @@ impl Tcb {
         done
     }
 
-    fn peek(&self, cx: &Context<'_, '_>, out: &mut [u8]) -> usize {
-        let (mut skip, limit) = self.peek_limit(out.len());
+    /// Copies received bytes to `out`, those from `ahead` on; they stay.
+    pub fn peek(&self, cx: &Context<'_, '_>, ahead: usize, out: &mut [u8]) -> usize {
+        let (passed, limit) = self.peek_limit(ahead + out.len());
+        let (mut skip, limit) = (passed + ahead, limit.saturating_sub(ahead));
         let mut done = 0;
         let mut at: Option<FrameId> = self.rcv.queue.front();
         while let Some(id) = at.filter(|_| done < limit) {
             let payload = cx.frames.payload(id);
-            let payload = &payload[skip.min(payload.len())..];
-            skip = 0;
-            let part = payload.len().min(limit - done);
-            out[done..done + part].copy_from_slice(&payload[..part]);
+            let start = skip.min(payload.len());
+            skip -= start;
+            let part = (payload.len() - start).min(limit - done);
+            out[done..done + part].copy_from_slice(&payload[start..start + part]);
             done += part;
             at = self.rcv.queue.next(cx.frames, id);
         }
         done
+    }
+
+    /// When the last of the next `n` octets to be read came; of fewer, the last there is.
+    pub fn arrival(&self, frames: &Frames<'_>, now: Instant, n: u32) -> Option<Instant> {
+        let (mut at, mut left, mut came) = (self.rcv.queue.front(), n, None);
+        while let Some(id) = at.filter(|_| left > 0) {
+            let meta = frames.meta(id);
+            came = Some(now.micros().saturating_sub(u64::from(super::sender::elapsed_us(meta.sent_at, now))));
+            left = left.saturating_sub(meta.len.into());
+            at = self.rcv.queue.next(frames, id);
+        }
+        came.map(Instant::from_micros)
     }
 
     /// Bytes that may be read now.

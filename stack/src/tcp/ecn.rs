@@ -21,7 +21,9 @@ pub(super) struct Ecn {
     is_on: bool,
     /// A mark came, and the peer's CWR did not yet.
     is_echoing: bool,
-    _pad: u16,
+    /// Data came that the network may mark.
+    is_seen: bool,
+    _pad: u8,
 }
 
 impl Ecn {
@@ -31,6 +33,10 @@ impl Ecn {
         let asks = matches!(policy, 1 | 3 | 4);
         let is_on = if state == State::SynSent { asks } else { policy != 0 };
         Ecn { until: iss, is_on, ..Ecn::default() }
+    }
+
+    pub(super) fn is_seen(&self) -> bool {
+        self.is_seen
     }
 
     /// Whether both ends agreed; before the handshake, whether we would.
@@ -71,12 +77,19 @@ impl Tcb {
             self.ecn.is_echoing = false;
             self.owed.add(Owed::ACK);
         }
+        self.note_capable(seg);
         if seg.ecn == ecn::CE {
             cx.counters.ecn_marks += 1;
             if !core::mem::replace(&mut self.ecn.is_echoing, true) {
                 self.owed.add(Owed::ACK);
             }
         }
+    }
+
+    /// Data that the network may mark: for tools.
+    #[inline]
+    pub(super) fn note_capable(&mut self, seg: &Segment) {
+        self.ecn.is_seen |= self.ecn.is_on & (seg.ecn != ecn::NOT_ECT);
     }
 
     /// The peer echoes a mark (§6.1.2).

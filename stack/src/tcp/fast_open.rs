@@ -28,6 +28,9 @@ const EARLY: u8 = 1 << 3;
 const GRANTED: u8 = 1 << 4;
 /// The first SYN went unanswered.
 const FAILED: u8 = 1 << 5;
+/// The data of a SYN was taken by whom it went to; or it was not.
+const TAKEN: u8 = 1 << 6;
+const NOT_TAKEN: u8 = 1 << 7;
 
 /// A connection's share of Fast Open.
 #[derive(Clone, Copy, Default, Debug)]
@@ -39,6 +42,11 @@ pub(super) struct FastOpen {
 impl FastOpen {
     fn is(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// The data of a SYN, ours or the peer's, was taken: for tools.
+    pub(super) fn was_taken(&self) -> bool {
+        self.is(TAKEN)
     }
 
     /// The first SYN went unanswered.
@@ -117,11 +125,15 @@ impl Tcb {
         let mut events = Events::NONE;
         if seg.ack.is_after(self.snd.una) {
             cx.counters.fast_open_active += 1;
+            self.fast_open.flags |= TAKEN;
             events = self.acknowledge(cx, seg, false);
+            // It went with the SYN, which counted already.
+            self.tally.delivered = 1;
         }
         if self.snd.flight() > 0 {
             // Not taken: it goes again at once. The peer's policy, not the network's state.
             cx.counters.fast_open_active_failed += 1;
+            self.fast_open.flags |= NOT_TAKEN;
             self.resend_longer_than(cx, 0);
         }
         events
@@ -140,6 +152,18 @@ impl Tcb {
         (self.fast_open.is(OFFERS | SENT_DATA) && !self.passive).then(|| self.fast_open.is(FAILED))
     }
 
+    /// Why data did not go with our SYN, or in vain: Linux's number in `struct tcp_info`.
+    pub(super) fn fast_open_failure(&self) -> u8 {
+        let fast_open = &self.fast_open;
+        match (fast_open.is(SENT_DATA), fast_open.is(NOT_TAKEN), fast_open.is(FAILED)) {
+            _ if self.passive || !fast_open.is(OFFERS) => 0,
+            (false, ..) => 1,
+            (true, true, false) => 2,
+            (true, _, true) => 3,
+            _ => 0,
+        }
+    }
+
     /// Passive: the SYN-ACK gives the peer a cookie.
     pub fn grant_cookie(&mut self) {
         self.fast_open.flags |= OFFERS;
@@ -153,6 +177,7 @@ impl Tcb {
             cx.frames.release(frame);
             return Events::NONE;
         }
+        self.fast_open.flags |= TAKEN;
         self.take_text(cx, &super::handshake::without_syn(syn), frame)
     }
 

@@ -47,6 +47,7 @@ impl Tcb {
         if seg.payload_len == 0 {
             cx.frames.release(frame);
         } else {
+            self.note_capable(seg);
             let meta = cx.frames.meta_mut(frame);
             meta.seq = seg.seq.0;
             meta.off = seg.payload_off;

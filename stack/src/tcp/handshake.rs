@@ -119,6 +119,9 @@ impl Tcb {
         self.snd.wnd = u32::from(seg.window) << shift;
         self.snd.max_wnd = self.snd.wnd;
         (self.snd.wl1, self.snd.wl2) = (seg.seq, seg.ack);
+        // Our SYN.
+        self.tally.delivered = 1;
+        self.note_repaired(cx.now);
         self.start_buffers(cx);
         if self.snd.flight() > 0 {
             // Data went before the handshake was complete.

@@ -1,6 +1,8 @@
 //! What tools may see of a connection: the fields of Linux's `struct tcp_info` that mean something here.
 
+use super::holdup::{Spent, SpentTimes};
 use super::recovery::Phase;
+use super::sender::Fin;
 use super::{State, Tcb};
 use crate::time::{Instant, MS, SEC};
 use crate::wire::tcp::{HEADER_LEN, TIMESTAMP_LEN};
@@ -17,6 +19,10 @@ pub(super) struct Tally {
     /// Clock's low half in milliseconds: when data came last.
     pub(super) data_at_ms: u32,
     pub(super) bytes_retrans: u64,
+    /// Segments delivered, the SYN among them; and those whose delivery was told together with a mark of the network's.
+    pub(super) delivered: u32,
+    pub(super) delivered_ce: u32,
+    pub(super) spent: Spent,
 }
 
 /// A snapshot of a connection. Sizes in bytes, times in microseconds, unless the name says otherwise. What Linux tells
@@ -63,10 +69,14 @@ pub struct Info {
     /// Segments that reordering moved at most (three, until there was some); duplicates the peer reported.
     pub reordering: u32,
     pub dsack_dups: u32,
+    /// How often reordering was seen.
+    pub reord_seen: u32,
     pub notsent: u32,
     /// Segments sent again, ever.
     pub retrans_total: u32,
     pub bytes_acked: u64,
+    /// What of it, and of what was received, was no data: a SYN, a FIN.
+    pub controls: (u64, u64),
     pub bytes_received: u64,
     pub bytes_sent: u64,
     pub bytes_retrans: u64,
@@ -76,6 +86,13 @@ pub struct Info {
     pub data_segs_out: u32,
     /// Segments that came out of order.
     pub out_of_order: u32,
+    /// Segments delivered, and those of them under marks.
+    pub delivered: u32,
+    pub delivered_ce: u32,
+    pub spent: SpentTimes,
+    /// Timeouts, handshakes' included; and how often a first one began a repair.
+    pub timeouts: u16,
+    pub repairs: u16,
     /// Bytes a second: how fast data goes out, and at most may; how fast it was delivered lately, and whether the application held that down.
     pub pacing_rate: u64,
     pub max_pacing_rate: u64,
@@ -83,6 +100,11 @@ pub struct Info {
     pub is_app_limited: bool,
     /// Both ends agreed on explicit congestion notification.
     pub ecn: bool,
+    /// The peer's data said that the network may mark it.
+    pub ecn_seen: bool,
+    /// The data of a SYN was taken: of ours, or of the peer's. Linux's number of why not.
+    pub syn_data: bool,
+    pub fast_open_failure: u8,
     pub last_data_sent_ms: u32,
     pub last_data_recv_ms: u32,
     pub last_ack_recv_ms: u32,
@@ -139,26 +161,53 @@ impl Tcb {
             retrans: snd.board.resent,
             reordering: self.recovery.reordering(),
             dsack_dups: self.recovery.dsacks(),
+            reord_seen: self.reord_seen.into(),
             notsent: snd.unsent(),
             retrans_total: snd.retransmits_total,
-            bytes_acked: snd.bytes_acked,
-            bytes_received: rcv.bytes_total,
-            bytes_sent: snd.bytes_acked + u64::from(snd.flight()) + tally.bytes_retrans,
+            bytes_acked: self.octets_acked(),
+            controls: self.controls(),
+            bytes_received: rcv.bytes_total + u64::from(rcv.fin_reached),
+            bytes_sent: self.octets_sent() + tally.bytes_retrans,
             bytes_retrans: tally.bytes_retrans,
             segs_in: tally.segs_in,
             data_segs_in: tally.data_segs_in,
             segs_out: tally.segs_out,
             data_segs_out: tally.data_segs_out,
             out_of_order: tally.out_of_order,
+            delivered: tally.delivered,
+            delivered_ce: tally.delivered_ce,
+            spent: self.spent(now),
+            timeouts: self.timers.expiries,
+            repairs: snd.repairs,
             pacing_rate: self.shown_rate(),
             max_pacing_rate: self.options.max_pacing_rate,
             delivery_rate,
             is_app_limited,
             ecn: self.ecn.is_on(),
+            ecn_seen: self.ecn.is_seen(),
+            syn_data: self.fast_open.was_taken(),
+            fast_open_failure: self.fast_open_failure(),
             last_data_sent_ms: ms_since(snd.last_sent_at),
             last_data_recv_ms: super::timestamps::ms(now).wrapping_sub(tally.data_at_ms),
             last_ack_recv_ms: super::timestamps::ms_since(rcv.last_at_ms, now),
         }
+    }
+
+    /// Linux counts the SYN of who connected as an octet, and everybody's FIN.
+    fn octets_acked(&self) -> u64 {
+        self.snd.bytes_acked + u64::from(self.tally.delivered > 0 && !self.passive)
+    }
+
+    fn controls(&self) -> (u64, u64) {
+        let syn = u64::from(self.tally.delivered > 0 && !self.passive);
+        (syn + u64::from(self.snd.fin == Fin::Acked), u64::from(self.rcv.fin_reached))
+    }
+
+    /// Of data alone.
+    fn octets_sent(&self) -> u64 {
+        let fin = u64::from(matches!(self.snd.fin, Fin::Sent | Fin::Acked));
+        let syn = u64::from(self.tally.delivered == 0);
+        (self.snd.bytes_acked + u64::from(self.snd.flight())).saturating_sub(fin + syn)
     }
 
     fn ca_state(&self) -> u8 {

@@ -18,7 +18,7 @@ pub struct Links {
     /// No socket holds the connection any more.
     pub orphan: bool,
     pub rx_queue: u8,
-    /// Which of its listener's queues it is in: 0 none, 1 SYN queue, 2 accept queue.
+    /// Which of its listener's queues it is in: 0 none, 1 SYN queue, 2 accept queue; 3: it went to another stack.
     pub queue: u8,
     pub queue_next: u32,
     pub queue_prev: u32,
@@ -34,6 +34,11 @@ pub struct Links {
 
 impl Links {
     pub const NO_SLOT: u16 = u16::MAX;
+
+    /// What a connection takes along to another stack: where its peer's frames came from. In no list, and to be routed anew.
+    pub(crate) fn without_places(&self) -> Links {
+        Links { hop: self.hop, rx_queue: self.rx_queue, ..Links::default() }
+    }
 }
 
 impl Default for Links {

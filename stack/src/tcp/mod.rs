@@ -12,7 +12,7 @@
 //! - `urgent.rs`: urgent pointers, both ways;
 //! - `timers.rs`: the deadlines; `calls.rs`: what the application asks; `icmp.rs`: what the network says,
 //!   `path_mtu.rs`: how long its packets may be;
-//! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`: what tools may see; `isn.rs`: first numbers,
+//! - `time_wait.rs`: the record that a closed connection leaves; `info.rs`, `holdup.rs`: what tools may see; `isn.rs`: first numbers,
 //!   `cookie.rs`: those that stand for a SYN;
 //! - `tcb.rs`, `options.rs`, `links.rs`, `seq.rs`: the record of a connection and its vocabulary.
 //!
@@ -29,6 +29,7 @@ mod ecn;
 mod fast_open;
 mod fast_path;
 mod handshake;
+mod holdup;
 mod icmp;
 mod info;
 mod isn;
@@ -60,6 +61,7 @@ pub use calls::Linger;
 pub use congestion::Algorithm;
 pub use cookie::{COOKIE_LIFE_US, make_cookie, read_cookie};
 pub use fast_open::fast_open_cookie;
+pub use holdup::SpentTimes;
 pub use icmp::IcmpKind;
 pub use info::Info;
 pub use isn::{isn, ts_offset};

@@ -87,6 +87,11 @@ impl Tcb {
         }
     }
 
+    /// TCP_CC_INFO of BBR: octets a second, smallest round trip in microseconds, pacing and window gain in 1/256.
+    pub fn congestion_info(&self) -> Option<(u64, u32, u32, u32)> {
+        self.congestion.told()
+    }
+
     /// The pace changes: what was paid at the old one is forgiven.
     pub(super) fn forget_pace(&mut self) {
         (self.timers.paid_until_ns, self.timers.is_paced) = (0, false);

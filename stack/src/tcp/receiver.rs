@@ -192,6 +192,7 @@ impl Receiver {
     }
 
     /// Puts a frame whose payload is the next in order into the receive queue.
+    #[inline(always)]
     fn push(&mut self, cx: &mut Context<'_, '_>, id: FrameId) {
         let len = cx.frames.meta(id).len;
         self.nxt += u32::from(len);
@@ -202,10 +203,15 @@ impl Receiver {
                     && cx.frames.tail_room(tail) >= usize::from(len) =>
             {
                 cx.frames.append(tail, id);
+                cx.frames.meta_mut(tail).sent_at = cx.now.micros() as u32;
                 self.queue.grew(u32::from(len));
                 cx.frames.release(id);
             }
-            _ => self.queue.push_back(cx.frames, id),
+            _ => {
+                // A received frame was sent by nobody here: the word says when it came.
+                cx.frames.meta_mut(id).sent_at = cx.now.micros() as u32;
+                self.queue.push_back(cx.frames, id);
+            }
         }
     }
 
@@ -404,6 +410,11 @@ impl Tcb {
         if self.rcv.acked != self.rcv.nxt {
             self.owed.add(Owed::ACK);
         }
+    }
+
+    /// TCP_QUICKACK, taken away: acknowledgements wait for data, until something is amiss.
+    pub fn acknowledge_lazily(&mut self) {
+        self.rcv.is_interactive = true;
     }
 
     /// TCP_QUICKACK, read: acknowledgements do not wait for data to ride on.

@@ -10,7 +10,7 @@ use super::{Context, Events, Seq, Tcb};
 use crate::buf::{FRAME_SIZE, FrameId, FrameList, Frames, TX_HEADROOM};
 use crate::slab::NONE;
 use crate::time::Instant;
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{Flags, Segment};
 
 /// How far our FIN has got.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -63,7 +63,9 @@ pub(super) struct Sender {
     flight_max: u32,
     usage_end: Seq,
     is_cwnd_limited: bool,
-    _pad: [u8; 3],
+    _pad: u8,
+    /// Repairs that a timeout began: for tools.
+    pub(super) repairs: u16,
 }
 
 impl Sender {
@@ -96,7 +98,8 @@ impl Sender {
             flight_max: 0,
             usage_end: iss,
             is_cwnd_limited: false,
-            _pad: [0; 3],
+            _pad: 0,
+            repairs: 0,
         }
     }
 
@@ -310,8 +313,14 @@ impl Tcb {
         let mut events = Events::NONE;
         if self.snd.fin == Fin::Sent && ack == self.snd.nxt {
             self.snd.fin = Fin::Acked;
+            // It went by itself when no data is acknowledged with it.
+            tally.delivered_segments += u32::from(tally.delivered_segments == 0);
             self.owed.remove(Owed::FIN_AGAIN);
             events |= self.transit(cx, Event::OurFinAcked);
+        }
+        self.tally.delivered = self.tally.delivered.wrapping_add(tally.delivered_segments);
+        if seg.has(Flags::ECE) && self.ecn.is_on() {
+            self.tally.delivered_ce = self.tally.delivered_ce.wrapping_add(tally.delivered_segments);
         }
         self.set_timer(cx, &tally);
         if self.wants_room {
@@ -321,6 +330,7 @@ impl Tcb {
             self.wants_room = false;
             events |= Events::WRITABLE;
         }
+        self.note_holdup(cx.now);
         events
     }
 

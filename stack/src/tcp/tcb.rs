@@ -3,8 +3,10 @@
 use super::congestion::Congestion;
 use super::ecn::Ecn;
 use super::fast_open::FastOpen;
+use super::holdup::Holdup;
 use super::info::Tally;
 use super::path_mtu::PathMtu;
+use super::reassembly::Reassembly;
 use super::receiver::Receiver;
 use super::recovery::{Recovery, Rtt};
 use super::sender::Sender;
@@ -14,7 +16,9 @@ use super::timestamps::Timestamps;
 use super::urgent::Urgent;
 use super::{Context, Events, Links, Options, Seq, State, TcpError, timestamps};
 use crate::addr::Flow;
-use crate::slab::SlabItem;
+use crate::buf::FrameList;
+use crate::slab::{NONE, SlabItem};
+use crate::time::Instant;
 use crate::wire::tcp::{Control, Flags, Segment, TIMESTAMP_LEN};
 
 /// What has to be sent besides data.
@@ -59,7 +63,7 @@ impl Owed {
 
 /// One connection.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tcb {
     pub link: Links,
     pub(super) snd: Sender,
@@ -89,6 +93,9 @@ pub struct Tcb {
     soft_error: u8,
     /// In SYN-RECEIVED: the handshake's last ACK came, and data is waited for (TCP_DEFER_ACCEPT).
     pub(super) last_ack_came: bool,
+    pub(super) holdup: Holdup,
+    /// How often something arrived after what went behind it: for tools.
+    pub(super) reord_seen: u16,
 }
 
 impl SlabItem for Tcb {
@@ -98,6 +105,11 @@ impl SlabItem for Tcb {
 }
 
 impl Tcb {
+    /// The frames in its queues, received and sent, walked one by one.
+    pub(crate) fn frames_held(&self, frames: &crate::buf::Frames<'_>) -> u32 {
+        [&self.rcv.queue, &self.rcv.out_of_order.list, &self.snd.queue].into_iter().map(|list| list.walk(frames)).sum()
+    }
+
     /// OPEN, active: SYN-SENT, with a SYN owed. `mss` is what the device carries: MTU − IP header − 20.
     pub fn connect(cx: &mut Context<'_, '_>, flow: Flow, iss: u32, ts_offset: u32, mss: u16, options: &Options) -> Tcb {
         cx.counters.active_opens += 1;
@@ -156,6 +168,8 @@ impl Tcb {
             error: 0,
             soft_error: 0,
             last_ack_came: false,
+            holdup: Holdup::Idle,
+            reord_seen: 0,
         };
         tcb.rcv.scaling = cx.tunables.window_scaling != 0;
         tcb.rcv.last_at_ms = timestamps::ms(cx.now);
@@ -268,10 +282,12 @@ impl Tcb {
     /// The connection is over, for whatever reason: all ends come through here. What was received stays readable.
     pub(super) fn end(&mut self, cx: &mut Context<'_, '_>, error: Option<TcpError>) -> Events {
         self.state = State::Closed;
+        self.note_repaired(cx.now);
         self.timers.stop();
         self.owed.clear();
         self.snd.forget(cx.frames);
         self.rcv.out_of_order.clear(cx.frames);
+        self.note_holdup(cx.now);
         match error {
             None => Events::CLOSED,
             Some(error) => {
@@ -299,14 +315,12 @@ impl Tcb {
 
     /// The RST for the peer of what may once have been a connection: its record may be half-written, so numbers are taken
     /// as they stand, and nothing is computed from them. The peer of a TIME-WAIT is done, that of a SYN-SENT not there.
-    pub fn farewell(&self) -> Option<Control> {
+    /// What was to be sent last may not have left: so there is another one, for a peer that has nothing of it.
+    pub fn farewells(&self) -> [Option<Control>; 2] {
         let is_heard = !matches!(self.state, State::Closed | State::SynSent | State::TimeWait);
-        is_heard.then(|| Control {
-            seq: self.snd.nxt,
-            ack: self.rcv.nxt,
-            flags: Flags::RST | Flags::ACK,
-            ..Control::default()
-        })
+        let reset = |seq| Control { seq, ack: self.rcv.nxt, flags: Flags::RST | Flags::ACK, ..Control::default() };
+        let unsent = (self.snd.una != self.snd.nxt).then(|| reset(self.snd.una));
+        if is_heard { [Some(reset(self.snd.nxt)), unsent] } else { [None, None] }
     }
 
     /// Fills the record with anything: for tests of who does not trust it.
@@ -327,6 +341,24 @@ impl Tcb {
         (link.rx_queue, link.hash_next) = (random() as u8, random() as u32);
         (link.wheel_slot, link.wheel_next, link.transmit_next) = (random() as u16, random() as u32, random() as u32);
         (link.socket, link.listener, link.queue) = (random() as u32, random() as u32, random() as u8);
+    }
+
+    /// The record leaves its slot. What stays there until its deadline is a connection that is over: it holds no frame, and no
+    /// [farewell](Tcb::farewell) is said for it.
+    pub(crate) fn move_out(&mut self, deadline: Instant) -> Tcb {
+        let tcb = Tcb { link: self.link.without_places(), ..self.clone() };
+        self.state = State::Closed;
+        self.timers.stop();
+        self.timers.alive_at = deadline;
+        self.owed.clear();
+        (self.snd.queue, self.snd.next_unsent) = (FrameList::EMPTY, NONE);
+        (self.rcv.queue, self.rcv.out_of_order) = (FrameList::EMPTY, Reassembly::EMPTY);
+        tcb
+    }
+
+    /// Calls `f` with every list of frames that the connection holds.
+    pub(crate) fn for_each_frame_list(&self, f: impl FnMut(&FrameList)) {
+        [&self.snd.queue, &self.rcv.queue, &self.rcv.out_of_order.list].into_iter().for_each(f);
     }
 
     /// Gives all frames back. Before the slot goes.

@@ -42,7 +42,10 @@ pub(super) struct Timers {
     pub(super) probes: u8,
     /// Data waits for `paid_until_ns`.
     pub(super) is_paced: bool,
-    _pad: [u8; 3],
+    /// What a timeout began to repair is not repaired yet.
+    pub(super) is_repairing: bool,
+    /// Timeouts ever: for tools.
+    pub(super) expiries: u16,
 }
 
 impl Timers {
@@ -80,7 +83,8 @@ impl Timers {
     }
 
     pub(super) fn stop(&mut self) {
-        *self = Timers { retransmits: self.retransmits, probes: self.probes, ..Timers::default() };
+        let Timers { retransmits, probes, is_repairing, expiries, .. } = *self;
+        *self = Timers { retransmits, probes, is_repairing, expiries, ..Timers::default() };
     }
 
     /// New octets were acknowledged.
@@ -184,6 +188,7 @@ impl Tcb {
         if u32::from(self.timers.retransmits) >= limit || user_timeout_us != 0 && stalled >= user_timeout_us {
             return self.give_up(cx);
         }
+        self.note_expiry(cx.now);
         self.fast_open.note_timeout();
         // While the peer's data is waited for its SYN-ACK rests, until the last one asks for it (as on Linux).
         let rests = self.last_ack_came && self.timers.retransmits + 1 < self.options.defer_accept;
@@ -211,6 +216,7 @@ impl Tcb {
             return Events::NONE;
         }
         cx.counters.rto_expiries += 1;
+        self.note_expiry(cx.now);
         self.suspect_black_hole(cx);
         self.recover_on_timeout(cx);
         self.back_off();

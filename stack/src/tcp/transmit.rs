@@ -5,11 +5,14 @@ use super::sender::Fin;
 use super::tcb::Owed;
 use super::{Context, Outgoing, Seq, State, Tcb};
 use crate::buf::{FrameId, TX_HEADROOM};
+use crate::slab::NONE;
 use crate::time::MS;
-use crate::wire::tcp::{self, Flags, Header, SackBlocks};
+use crate::wire::tcp::{self, Flags, Header, PlainHeader, SackBlocks};
 
-/// When there was no frame to build a segment in, it is tried again after this long.
+/// When there was no frame to build a segment in, it is tried again after this long: twice that for each retransmission
+/// that nothing came back for, up to 256 times, because whoever holds the frames may hold them for long.
 const NO_FRAME_RETRY_US: u64 = MS;
+const NO_FRAME_DOUBLINGS_MAX: u32 = 8;
 /// A retransmission that found its frame still in the transmit ring waits this long.
 const RING_BUSY_RETRY_US: u64 = 10 * MS;
 
@@ -29,8 +32,21 @@ impl Tcb {
     /// Whether [`Tcb::poll_transmit`] has something to send now.
     #[inline]
     pub fn wants_transmit(&self) -> bool {
-        let has_data = !self.timers.is_paced && (self.may_retransmit() || self.sendable() > 0);
-        self.owed.is_urgent() || self.recovery.owes_probe || has_data || self.is_fin_due()
+        let snd = &self.snd;
+        let is_done = snd.next_unsent == NONE && snd.board.lost == 0 && snd.fin != Fin::Queued;
+        self.owes_segment() || self.recovery.owes_probe || !is_done && self.may_send_queued()
+    }
+
+    /// Whether something of what is queued may go now.
+    #[inline(never)]
+    fn may_send_queued(&self) -> bool {
+        !self.timers.is_paced && (self.may_retransmit() || self.sendable() > 0) || self.is_fin_due()
+    }
+
+    /// A segment is owed, whether or not there is data.
+    #[inline]
+    pub(crate) fn owes_segment(&self) -> bool {
+        self.owed.is_urgent()
     }
 
     /// The next segment to send now; `None` when there is none, or no frame to build it in (then a timer tries again).
@@ -171,7 +187,9 @@ impl Tcb {
         } else {
             self.timers.ensure_retransmit(cx.now, self.rto_us(cx));
         }
-        Some(self.send_queued(cx, id))
+        let segment = self.send_queued(cx, id);
+        self.note_holdup(cx.now);
+        Some(segment)
     }
 
     /// Nothing was in flight. After a silence of more than a timeout, what the window says is out of date.
@@ -253,7 +271,7 @@ impl Tcb {
         let urgent = if is_syn { None } else { self.urgent_pointer(content.seq) };
         let flags = if urgent.is_some() { content.flags | Flags::URG } else { content.flags };
         let (flags, tos) = self.mark(flags, content.is_new);
-        let header = Header {
+        let header = PlainHeader {
             local_port: self.flow().local.port,
             remote_port: self.flow().remote.port,
             seq: content.seq,
@@ -265,27 +283,42 @@ impl Tcb {
             } else {
                 self.rcv.offer_window(cx.frames.allowance(), self.sack)
             },
-            mss: is_syn.then_some(self.rcv.own_mss),
-            window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
             timestamp: self.ts.option(cx.now),
-            sack_permitted: is_syn && self.sack,
-            sack: if has_blocks { self.sack_blocks(cx.frames, content.payload_len) } else { SackBlocks::default() },
-            fast_open: cx.cookie.filter(|_| is_syn && self.offers_cookie()),
         };
-        let header_len = header.len() as u16;
-        let off = content.payload_off - header_len;
-        tcp::emit(&header, &mut cx.frames.bytes_mut(content.frame)[off as usize..content.payload_off as usize]);
+        let header_len = if is_syn || has_blocks {
+            self.emit_options(cx, content, &header)
+        } else {
+            header.emit_before(&mut cx.frames.bytes_mut(content.frame)[..usize::from(content.payload_off)]) as u16
+        };
         cx.counters.tx_segments += 1;
         self.tally.segs_out = self.tally.segs_out.wrapping_add(1);
         self.tally.data_segs_out = self.tally.data_segs_out.wrapping_add((content.payload_len > 0).into());
         if has_ack {
             self.note_ack_sent(content.payload_len > 0 || is_syn);
         }
+        let off = content.payload_off - header_len;
         Outgoing { frame: content.frame, off, len: header_len + content.payload_len, tos, keep: content.keep }
+    }
+
+    /// A header with what only a SYN has, or with selective acknowledgements. Its length.
+    #[cold]
+    fn emit_options(&mut self, cx: &mut Context<'_, '_>, content: &Content, plain: &PlainHeader) -> u16 {
+        let is_syn = content.flags.has(Flags::SYN);
+        let header = Header {
+            mss: is_syn.then_some(self.rcv.own_mss),
+            window_scale: (is_syn && self.rcv.scaling).then_some(self.rcv.shift),
+            sack_permitted: is_syn && self.sack,
+            sack: if is_syn { SackBlocks::default() } else { self.sack_blocks(cx.frames, content.payload_len) },
+            fast_open: cx.cookie.filter(|_| is_syn && self.offers_cookie()),
+            ..Header::from(plain)
+        };
+        let end = usize::from(content.payload_off);
+        tcp::emit(&header, &mut cx.frames.bytes_mut(content.frame)[end - header.len()..end]) as u16
     }
 
     fn retry_without_frame(&mut self, cx: &mut Context<'_, '_>) {
         cx.counters.drops.count(crate::drops::Drop::NoFrame);
-        self.timers.ack_at = cx.now.after_us(NO_FRAME_RETRY_US);
+        let doublings = u32::from(self.timers.retransmits).min(NO_FRAME_DOUBLINGS_MAX);
+        self.timers.ack_at = cx.now.after_us(NO_FRAME_RETRY_US << doublings);
     }
 }

@@ -2,7 +2,7 @@
 //! (tcp_stdurg is 0), there is one urgent octet at a time, and it is taken out of the stream unless SO_OOBINLINE is set.
 //!
 //! The octet stays in the receive queue; whoever reads past the mark passes over it. A copy waits for `recv(MSG_OOB)`.
-//! Deviation: there is no SIGURG here; readiness tells.
+//! Readiness tells of it, and SIGURG (`engine/owners.rs`) when the octet is here: Linux sends that when it is announced.
 
 use super::{Context, Events, Seq, State, Tcb};
 use crate::buf::FrameId;
@@ -105,7 +105,7 @@ impl Tcb {
     }
 
     /// Octets in front of the mark, when it is not behind the reader.
-    fn until_mark(&self) -> Option<u32> {
+    pub(crate) fn until_mark(&self) -> Option<u32> {
         let at = self.read_seq();
         (self.urgent.has_mark() && !self.urgent.mark_at.is_before(at)).then(|| self.urgent.mark_at.since(at))
     }

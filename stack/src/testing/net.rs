@@ -54,8 +54,11 @@ impl Net {
         let (ips, macs) = ([[a.ip(), a.v6], [b.ip(), b.v6]], [a.mac, b.mac]);
         let mut hosts = [Host::new(a, random.number()), Host::new(b, random.number())];
         for (i, host) in hosts.iter_mut().enumerate() {
-            for ip in &ips[1 - i] {
-                host.engine().net_mut().set_neighbour(ip, Tags::NONE, Some(macs[1 - i]));
+            for stack in 0..host.config.stacks {
+                let mut engine = host.engine_of(stack);
+                for ip in &ips[1 - i] {
+                    engine.net_mut().set_neighbour(ip, Tags::NONE, Some(macs[1 - i]));
+                }
             }
         }
         Net {
@@ -85,13 +88,13 @@ impl Net {
     pub fn step(&mut self, until: Instant) -> bool {
         self.transmit();
         let arrival = self.flying.peek().map(|Reverse((at, ..))| Instant::from_micros(*at));
-        let deadlines = [0, 1].map(|i| self.hosts[i].engine().next_deadline());
-        let next = deadlines.into_iter().chain([arrival]).flatten().min().filter(|at| *at <= until);
+        let deadline = self.hosts.iter_mut().filter_map(Host::next_deadline).min();
+        let next = [deadline, arrival].into_iter().flatten().min().filter(|at| *at <= until);
         self.now = next.unwrap_or(until).max(self.now);
         self.deliver();
         for host in &mut self.hosts {
             host.watch_frames();
-            host.engine().handle_timers(self.now);
+            host.handle_timers(self.now);
         }
         self.transmit();
         next.is_some()
@@ -116,8 +119,8 @@ impl Net {
     pub fn run_dry(&mut self) {
         let limit = self.now.after_us(3600 * SEC);
         while self.step(limit) {}
-        let idle = [0, 1].map(|i| self.hosts[i].engine().next_deadline().is_none());
-        assert!(idle == [true, true] && self.flying.is_empty(), "still busy after an hour");
+        let is_idle = self.hosts.iter_mut().all(|host| host.next_deadline().is_none());
+        assert!(is_idle && self.flying.is_empty(), "still busy after an hour");
     }
 
     /// Puts a frame on the wire, as if host `1 - to` had sent it. It arrives after the delay.
@@ -135,14 +138,20 @@ impl Net {
             for frame in core::mem::take(&mut self.in_tx[from]) {
                 self.hosts[from].complete(frame);
             }
-            loop {
-                let mut engine = self.hosts[from].engine();
-                let Some(tx) = engine.poll_transmit(self.now) else { break };
-                let at = usize::from(tx.off);
-                let bytes = engine.frames().bytes(tx.frame)[at..at + usize::from(tx.len)].to_vec();
-                self.in_tx[from].push(tx.frame);
-                self.send(1 - from, bytes);
+            for stack in 0..self.hosts[from].config.stacks {
+                self.transmit_of(from, stack);
             }
+        }
+    }
+
+    fn transmit_of(&mut self, from: usize, stack: usize) {
+        loop {
+            let mut engine = self.hosts[from].engine_of(stack);
+            let Some(tx) = engine.poll_transmit(self.now) else { break };
+            let at = usize::from(tx.off);
+            let bytes = engine.frames().bytes(tx.frame)[at..at + usize::from(tx.len)].to_vec();
+            self.in_tx[from].push(tx.frame);
+            self.send(1 - from, bytes);
         }
     }
 

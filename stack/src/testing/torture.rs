@@ -80,6 +80,7 @@ pub fn torture(data: &[u8]) -> Result<(), String> {
         torture.deed(&mut input);
         torture.pump();
         hosts::check(&mut torture.host, torture.now)?;
+        hosts::check_books(&mut torture.host)?;
     }
     torture.end()
 }

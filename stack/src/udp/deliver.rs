@@ -1,16 +1,15 @@
-//! Arrivals: a datagram to the queue of its socket, an error to the socket that caused it.
+//! Arrivals: a datagram to the queue of its socket.
 
 use super::facts::FACTS_LEN;
 use super::{Facts, Flags};
-use crate::addr::{Endpoint, Flow, Ip};
+use crate::addr::{Endpoint, Flow};
 use crate::buf::{FRAME_SIZE, FrameId};
 use crate::drops::Drop;
-use crate::engine::{Engine, Fate};
+use crate::engine::{Cause, Engine, Fate};
 use crate::ip::{self, Packet};
-use crate::socket::Errno;
-use crate::socket::readiness::{ERR, IN, RDNORM};
+use crate::socket::readiness::DATA_CAME;
 use crate::time::Instant;
-use crate::wire::{icmp, udp};
+use crate::wire::udp;
 
 /// Where an arriving datagram lies in its frame.
 #[derive(Clone, Copy)]
@@ -25,7 +24,7 @@ pub(crate) struct Place {
 }
 
 /// Time to live, or hop limit.
-fn ttl_of(header: &[u8], is_v4: bool) -> u8 {
+pub(super) fn ttl_of(header: &[u8], is_v4: bool) -> u8 {
     if is_v4 { header[8] } else { header[7] }
 }
 
@@ -50,7 +49,7 @@ impl Engine<'_> {
         self.state.counters.rx_datagrams += 1;
         let source = Endpoint::new(packet.src, header.source);
         let flow = Flow { local: Endpoint::new(packet.dst, header.destination), remote: source };
-        let index = self.find_mailbox(&flow).ok_or(Drop::NoMailbox)?;
+        let Some(index) = self.find_mailbox(&flow) else { return self.keep_for_kernel(place, packet) };
         self.check_room(index)?;
         let payload_off = start + packet.payload_off + udp::HEADER_LEN;
         if start < FACTS_LEN {
@@ -62,18 +61,19 @@ impl Engine<'_> {
         (meta.off, meta.len) = (payload_off as u16, header.payload_len);
         self.own_mut(index).mailbox.rx_queue = place.queue;
         self.push_received(index, place.frame);
-        self.announce(index, IN | RDNORM);
+        self.note_signal(index, Cause::In);
+        self.announce(index, DATA_CAME);
         Ok(Fate::Taken)
     }
 
-    /// SO_RCVBUF bounds what a socket holds, a frame counted as a frame however little is in it; as in Linux, the one
-    /// that crosses the bound is still taken. When frames are few, a socket that holds its share gets no more.
+    /// SO_RCVBUF bounds what a socket holds, each datagram counted with what Linux would add to it; as there, the one that
+    /// crosses the bound is still taken. When frames are few, a socket that holds its share of them gets no more.
     fn check_room(&mut self, index: u32) -> Result<(), Drop> {
         let own = &mut self.unconnected[self.sockets[index].unconnected];
-        let held = own.accept_queue.len.saturating_mul(FRAME_SIZE as u32);
-        let reason = if held > own.options.rcvbuf_bytes {
+        let in_frames = own.accept_queue.len.saturating_mul(FRAME_SIZE as u32);
+        let reason = if own.mailbox.held_bytes > own.options.rcvbuf_bytes {
             Drop::MailboxFull
-        } else if held != 0 && held >= self.frames.allowance() {
+        } else if in_frames != 0 && in_frames >= self.frames.allowance() {
             Drop::FramePressure
         } else {
             return Ok(());
@@ -82,42 +82,8 @@ impl Engine<'_> {
         Err(reason)
     }
 
-    /// An ICMP error about a datagram of ours (RFC 1122 §4.1.3.3). As in Linux only a connected socket hears of it: who
-    /// sends to many could not tell whom it is about.
-    pub(crate) fn handle_datagram_error(&mut self, error: &icmp::Error) -> Result<Fate, Drop> {
-        let index = self.find_mailbox(&error.flow).ok_or(Drop::IcmpNoFlow)?;
-        let own = self.own_mut(index);
-        if let icmp::Kind::TooBig { .. } = error.kind {
-            // From now on the socket's larger datagrams may be cut up on their way. Over IPv6, where routers do not, nothing
-            // changes: who sends such datagrams has to send smaller ones.
-            own.mailbox.flags.put(Flags::NARROW_PATH, true);
-        }
-        let verdict = errno_of(error.kind, &error.flow.remote.ip).filter(|_| own.mailbox.is_connected());
-        if let Some(errno) = verdict {
-            self.sockets[index].error = errno;
-            self.announce(index, ERR | IN | RDNORM);
-        }
-        Ok(Fate::Done)
-    }
-
     /// Whether a reader need not wait: nothing will come any more.
     pub(crate) fn is_mailbox_shut(&self, index: u32) -> bool {
         self.own(index).mailbox.flags.has(Flags::RECEIVE_SHUT)
-    }
-}
-
-/// What a connected socket's next call says; `None` for errors that may pass, which Linux keeps from it too.
-fn errno_of(kind: icmp::Kind, remote: &Ip) -> Option<Errno> {
-    match kind {
-        icmp::Kind::PortUnreachable => Some(Errno::ECONNREFUSED),
-        icmp::Kind::ProtocolUnreachable if remote.is_v4() => Some(Errno::ENOPROTOOPT),
-        icmp::Kind::ProtocolUnreachable | icmp::Kind::ParameterProblem => Some(Errno::EPROTO),
-        icmp::Kind::Prohibited if remote.is_v4() => Some(Errno::EHOSTUNREACH),
-        icmp::Kind::Prohibited => Some(Errno::EACCES),
-        icmp::Kind::TooBig { .. } if remote.is_v4() => Some(Errno::EMSGSIZE),
-        icmp::Kind::TooBig { .. }
-        | icmp::Kind::NetUnreachable
-        | icmp::Kind::HostUnreachable
-        | icmp::Kind::TimeExceeded => None,
     }
 }

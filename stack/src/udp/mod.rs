@@ -2,29 +2,40 @@
 //!
 //! - here: a socket's protocol half, its [`Mailbox`], and how a datagram finds it;
 //! - [`facts`]: what is kept of a received datagram besides its payload, in its own frame;
-//! - `deliver.rs`: arrivals, and errors that routers and peers report;
+//! - `deliver.rs`: arrivals;
+//! - `errors.rs`: what routers and hosts say of datagrams, and the error queue;
+//! - `coalesce.rs`: several datagrams for one receive (UDP_GRO);
+//! - `foreign.rs`: datagrams that are for the kernel after all;
+//! - `steered.rs`: which ports have their datagrams come here;
 //! - `send.rs`: out of a call into a frame, and the queue of those that wait for the device.
 //!
 //! What is not for this stack to do stays with the kernel: fragments either way, multicast and broadcast, destinations
 //! that are not behind the device or whose MAC is not known. The socket's shadow sends and receives those.
 
+mod coalesce;
 mod deliver;
+mod errors;
 mod facts;
+mod foreign;
 mod send;
+mod steered;
 #[cfg(test)]
 mod tests;
 
+pub use coalesce::Others;
 pub(crate) use deliver::Place;
+pub use errors::Reported;
 pub use facts::Facts;
 pub(crate) use send::SendQueue;
 pub use send::{Outgoing, Sent};
+pub use steered::{DatagramPorts, PORTS};
 
 use crate::addr::{Endpoint, Flow, Ip, Mac};
-use crate::buf::FrameId;
-use crate::engine::{Engine, flow_hash};
+use crate::buf::{FRAME_SIZE, FrameId, Frames};
+use crate::engine::{Engine, Queue, flow_hash};
 use crate::link::{Hop, Tags};
 use crate::slab::NONE;
-use crate::socket::{Family, Kind, Socket, Unconnected};
+use crate::socket::{Family, Kind, ProcId, Socket, Unconnected};
 
 /// Chains of datagram sockets, by local port.
 pub(crate) const PORT_BUCKETS: usize = 256;
@@ -40,6 +51,8 @@ pub(crate) struct Mailbox {
     rx_queue: u8,
     /// IP_TTL, IP_TOS, IPV6_UNICAST_HOPS, IPV6_TCLASS.
     pub(crate) marks: Marks,
+    /// What SO_RCVBUF bounds: what the datagrams that wait are counted with.
+    pub(crate) held_bytes: u32,
     /// The way that the last datagram took.
     way: Way,
 }
@@ -52,6 +65,24 @@ pub struct Marks {
     pub tos: u8,
     pub hop_limit: u8,
     pub traffic_class: u8,
+    pub cutting: Cutting,
+    /// IPV6_MTU: the kernel cuts what is longer, as a packet over IPv6; 0 is the device's own.
+    pub ipv6_mtu: u16,
+}
+
+/// Whether routers may cut up what is sent over IPv4: IP_MTU_DISCOVER.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Cutting {
+    /// Once a router has told of a narrower path (IP_PMTUDISC_WANT).
+    #[default]
+    ByPath,
+    /// IP_PMTUDISC_DO and IP_PMTUDISC_PROBE.
+    Never,
+    /// IP_PMTUDISC_INTERFACE and IP_PMTUDISC_OMIT.
+    Always,
+    /// IP_PMTUDISC_DONT: and nobody is told of narrower paths.
+    Unasked,
 }
 
 /// Facts of a mailbox, a bit each.
@@ -67,6 +98,11 @@ impl Flags {
 
     /// A router on some way told of a smaller MTU than the device's.
     const NARROW_PATH: Flags = Flags(8);
+    /// IP_RECVERR, IPV6_RECVERR.
+    const KEEPS_ERRORS_V4: Flags = Flags(16);
+    const KEEPS_ERRORS_V6: Flags = Flags(32);
+    /// UDP_GRO.
+    const COALESCES: Flags = Flags(64);
 
     pub(crate) fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
@@ -93,7 +129,8 @@ impl Mailbox {
         remote: Endpoint::new(Ip::UNSPECIFIED, 0),
         flags: Flags(0),
         rx_queue: 0,
-        marks: Marks { ttl: 64, tos: 0, hop_limit: 64, traffic_class: 0 },
+        held_bytes: 0,
+        marks: Marks { ttl: 64, tos: 0, hop_limit: 64, traffic_class: 0, cutting: Cutting::ByPath, ipv6_mtu: 0 },
         way: Way { destination: Ip::UNSPECIFIED, hop: Hop::new(Mac([0; 6]), Tags::NONE), source: 0, generation: 0 },
     };
 
@@ -149,6 +186,11 @@ impl Engine<'_> {
         self.mailboxes_of(port).next().is_some()
     }
 
+    /// Whether anybody but this process has one.
+    pub fn has_mailbox_of_others(&self, port: u16, holder: ProcId) -> bool {
+        self.mailboxes_of(port).any(|index| self.is_held_by_others(index, holder))
+    }
+
     /// The socket for a datagram: the best fit; among equals that share the port the flow's hash decides, else the one
     /// that was bound last has it, as on Linux.
     fn find_mailbox(&self, flow: &Flow) -> Option<u32> {
@@ -172,8 +214,9 @@ impl Engine<'_> {
 
     /// Puts a socket that has its local endpoint where datagrams find it.
     pub(crate) fn link_mailbox(&mut self, index: u32) {
-        let bucket = bucket(self.own(index).local.port);
-        self.own_mut(index).listener_next = core::mem::replace(&mut self.state.mailboxes[bucket], index);
+        let port = self.own(index).local.port;
+        self.own_mut(index).listener_next = core::mem::replace(&mut self.state.mailboxes[bucket(port)], index);
+        self.steer_here(port);
     }
 
     pub(crate) fn unlink_mailbox(&mut self, index: u32) {
@@ -195,36 +238,67 @@ impl Engine<'_> {
     /// The socket's end: nothing arrives any more, what waited is gone.
     pub(crate) fn close_mailbox(&mut self, index: u32) {
         debug_assert!(self.sockets[index].kind == Kind::Datagram);
-        if self.own(index).local.port != 0 {
+        let port = self.own(index).local.port;
+        if port != 0 {
             self.unlink_mailbox(index);
+            if !self.has_mailbox(port) {
+                self.steer_away(port);
+            }
         }
-        while let Some(frame) = self.pop_received(index) {
+        while let Some(frame) = self.pop_received(index).or_else(|| self.pop_error(index)) {
             self.frames.release(frame);
         }
     }
 
-    /// Puts a datagram behind those that wait. They are a queue of frames, linked through their records; its ends are where
-    /// a listener has those of its accept queue.
+    /// Puts a datagram behind those that wait.
     fn push_received(&mut self, index: u32, frame: FrameId) {
-        self.frames.meta_mut(frame).next = NONE;
-        let queue = &mut self.unconnected[self.sockets[index].unconnected].accept_queue;
-        match queue.tail {
-            NONE => queue.head = frame,
-            tail => self.frames.meta_mut(tail).next = frame,
-        }
-        queue.tail = frame;
-        queue.len += 1;
+        let own = &mut self.unconnected[self.sockets[index].unconnected];
+        own.mailbox.held_bytes += charge_of(self.frames.meta(frame).len);
+        append(&mut own.accept_queue, &mut self.frames, frame);
     }
 
     /// Takes the oldest datagram.
     pub(crate) fn pop_received(&mut self, index: u32) -> Option<FrameId> {
-        let queue = &mut self.unconnected[self.sockets[index].unconnected].accept_queue;
-        let frame = Some(queue.head).filter(|head| *head != NONE)?;
-        queue.head = self.frames.meta(frame).next;
-        if queue.head == NONE {
-            queue.tail = NONE;
-        }
-        queue.len -= 1;
+        let own = &mut self.unconnected[self.sockets[index].unconnected];
+        let frame = take_first(&mut own.accept_queue, &self.frames)?;
+        own.mailbox.held_bytes -= charge_of(self.frames.meta(frame).len);
         Some(frame)
     }
+}
+
+/// What a datagram of so many octets counts against SO_RCVBUF: what Linux counts one with that comes over veth (its
+/// `truesize`), and never more, so that a program's buffer holds at least as many here. A frame is taken by each all the
+/// same: how many a stack can have is bounded by the frames' own rules.
+const fn charge_of(len: u16) -> u32 {
+    if len <= SMALL {
+        832
+    } else if len <= MIDDLING {
+        1280
+    } else {
+        FRAME_SIZE as u32
+    }
+}
+
+const SMALL: u16 = 192;
+const MIDDLING: u16 = 704;
+
+/// Datagrams of a socket, and its errors, are queues of frames, linked through their records.
+fn append(queue: &mut Queue, frames: &mut Frames<'_>, frame: FrameId) {
+    frames.meta_mut(frame).next = NONE;
+    match queue.tail {
+        NONE => queue.head = frame,
+        tail => frames.meta_mut(tail).next = frame,
+    }
+    queue.tail = frame;
+    queue.len += 1;
+}
+
+fn take_first(queue: &mut Queue, frames: &Frames<'_>) -> Option<FrameId> {
+    let frame = Some(queue.head).filter(|head| *head != NONE)?;
+    queue.head = frames.meta(frame).next;
+    if queue.head == NONE {
+        queue.tail = NONE;
+    }
+    queue.len -= 1;
+    Some(frame)
 }

@@ -1,14 +1,14 @@
 //! Out of a call into a frame. A datagram is finished, headers and all, when it is queued; the queue holds those that
 //! wait for room in the device's ring.
 
-use super::{Flags, Marks, Way};
+use super::{Cutting, Flags, Marks, Way};
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::buf::{FRAME_SIZE, FrameId, FrameList, TX_HEADROOM};
-use crate::engine::{Engine, TxChecksum, TxFrame};
+use crate::engine::{Cause, Engine, TxChecksum, TxFrame};
 use crate::ip::tables::{NeighbourState, RouteVerdict};
 use crate::ip::{self, Service};
 use crate::link::Hop;
-use crate::socket::readiness::{OUT, WRNORM};
+use crate::socket::readiness::ROOM_CAME;
 use crate::socket::{Errno, Family, Kind};
 use crate::wire::{ethernet, ipv4, udp};
 
@@ -38,6 +38,10 @@ impl SendQueue {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    pub(crate) fn frames_held(&self) -> u32 {
+        self.frames.frames()
     }
 
     /// Whether the next frame is a datagram: they and the connections' segments take turns.
@@ -87,7 +91,8 @@ impl Engine<'_> {
         if self.own(index).mailbox.flags.has(Flags::SEND_SHUT) {
             return Err(Errno::EPIPE);
         }
-        let Some((way, source)) = self.way_of(index, &to.ip, out.source).filter(|_| self.fits_frame(&to.ip, len))
+        let Some((way, source)) =
+            self.way_of(index, &to.ip, out.source).filter(|_| self.fits_frame(index, &to.ip, len))
         else {
             self.state.counters.kernel_datagrams += 1;
             return Ok(Sent::ByKernel);
@@ -155,9 +160,13 @@ impl Engine<'_> {
     }
 
     /// Whether the datagram goes in one frame and one packet.
-    fn fits_frame(&self, to: &Ip, len: usize) -> bool {
+    pub(super) fn fits_frame(&self, index: u32, to: &Ip, len: usize) -> bool {
         let packet = ip::header_len(to) + udp::HEADER_LEN + len;
-        len <= FRAME_SIZE - TX_HEADROOM && packet <= usize::from(self.state.config.mtu)
+        let mtu = match self.own(index).mailbox.marks.ipv6_mtu {
+            own if own != 0 && !to.is_v4() => own.min(self.state.config.mtu),
+            _ => self.state.config.mtu,
+        };
+        len <= FRAME_SIZE - TX_HEADROOM && packet <= usize::from(mtu)
     }
 
     pub(crate) fn has_datagram_room(&self) -> bool {
@@ -180,13 +189,18 @@ impl Engine<'_> {
     fn finish_datagram(&mut self, index: u32, frame: FrameId, len: u16, flow: &Flow, way: &Way, out: &Outgoing) {
         let is_v4 = flow.remote.ip.is_v4();
         let mailbox = &self.own(index).mailbox;
-        let Marks { ttl, tos, hop_limit, traffic_class } = mailbox.marks;
+        let Marks { ttl, tos, hop_limit, traffic_class, cutting, .. } = mailbox.marks;
         let queue = mailbox.rx_queue;
         let (ttl, tos) = if is_v4 { (ttl, tos) } else { (hop_limit, traffic_class) };
         let service = Service { ttl: out.ttl.unwrap_or(ttl), tos: out.tos.unwrap_or(tos) };
         let network_len = ip::header_len(&flow.remote.ip);
         let datagram_len = len + udp::HEADER_LEN as u16;
-        let may_fragment = mailbox.flags.has(Flags::NARROW_PATH) && network_len as u16 + datagram_len > PACKET_MIN;
+        let is_narrow = mailbox.flags.has(Flags::NARROW_PATH) && network_len as u16 + datagram_len > PACKET_MIN;
+        let may_fragment = match cutting {
+            Cutting::ByPath => is_narrow,
+            Cutting::Never => false,
+            Cutting::Always | Cutting::Unasked => true,
+        };
         let ether_len = ethernet::HEADER_LEN + way.hop.tags.len();
         let headers = ether_len + network_len;
         let off = TX_HEADROOM - udp::HEADER_LEN - headers;
@@ -238,7 +252,8 @@ impl Engine<'_> {
         for index in 0..self.sockets.used() {
             let socket = &mut self.sockets[index];
             if socket.kind == Kind::Datagram && core::mem::take(&mut socket.wants_room) {
-                self.announce(index, OUT | WRNORM);
+                self.note_signal(index, Cause::Out);
+                self.announce(index, ROOM_CAME);
             }
         }
     }

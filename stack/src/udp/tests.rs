@@ -5,16 +5,18 @@ use crate::ip::tables::{Route, RouteKind};
 use crate::socket::readiness::{ERR, HUP, IN, OUT};
 use crate::socket::{DatagramFacts, Errno, How, SocketId};
 use crate::testing::Net;
+use crate::time::Instant;
 use crate::time::SEC;
 use crate::wire::checksum::Sum;
 use crate::wire::{ethernet, ipv4, ipv6, udp};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const PORT: u16 = 53;
 const SERVICE: crate::ip::Service = crate::ip::Service { tos: 0, ttl: 61 };
 
 fn facts(local: Endpoint) -> DatagramFacts {
     let family = if local.ip.is_v4() { Family::V4 } else { Family::V6 };
-    let marks = Marks { ttl: 64, tos: 0, hop_limit: 64, traffic_class: 0 };
+    let marks = Marks { ttl: 64, tos: 0, hop_limit: 64, traffic_class: 0, ..Marks::default() };
     DatagramFacts { local, family, v6only: false, shares_port: false, rcvbuf_bytes: 212_992, marks }
 }
 
@@ -37,11 +39,16 @@ fn send(net: &mut Net, host: usize, s: SocketId, to: Option<Endpoint>, payload: 
 }
 
 fn recv(net: &mut Net, host: usize, s: SocketId) -> Result<(Facts, Vec<u8>), Errno> {
-    net.hosts[host].engine().recv_from(s, false, |d| (d.facts, d.payload.to_vec()))
+    net.hosts[host].engine().recv_from(s, false, 0, |d| (d.facts, d.payload.to_vec()))
 }
 
 fn drops(net: &mut Net, host: usize, reason: Drop) -> u64 {
     net.hosts[host].engine().counters().drops.of(reason)
+}
+
+/// Datagrams that no socket took: the kernel's, and the lost.
+fn nobodys(net: &mut Net, host: usize) -> u64 {
+    drops(net, host, Drop::NoMailbox) + net.hosts[host].engine().counters().foreign_datagrams
 }
 
 fn readiness(net: &mut Net, host: usize, s: SocketId) -> u32 {
@@ -132,7 +139,7 @@ fn over_ipv6_and_to_a_socket_of_both_families() {
     net.run_for(SEC);
     assert_eq!(recv(&mut net, SERVER, s).unwrap().1, b"for it");
     assert_eq!(recv(&mut net, SERVER, s), Err(Errno::EAGAIN));
-    assert_eq!(drops(&mut net, SERVER, Drop::NoMailbox), 1);
+    assert_eq!(nobodys(&mut net, SERVER), 1);
     finish(net);
 }
 
@@ -208,7 +215,7 @@ fn what_is_damaged_is_named() {
     arrive(&mut net, &with(&|f| f[39] = 200));
     assert_eq!(drops(&mut net, SERVER, Drop::UdpMalformed), 1);
     hear(&mut net, from, Endpoint::new(to.ip, 99), b"nobody", None);
-    assert_eq!(drops(&mut net, SERVER, Drop::NoMailbox), 1);
+    assert_eq!(nobodys(&mut net, SERVER), 1);
     hear(&mut net, from, to, b"no checksum", Some(0));
     assert_eq!(recv(&mut net, SERVER, s).unwrap().1, b"no checksum");
     let (from6, to6) =
@@ -228,12 +235,12 @@ fn what_is_damaged_is_named() {
 fn a_full_buffer_loses_what_comes_and_counts_it() {
     let mut net = Net::new(1);
     let s = server(&mut net);
-    net.hosts[SERVER].engine().set_datagram_buffer(s, 3 * 2048).unwrap();
+    net.hosts[SERVER].engine().set_datagram_buffer(s, 3 * 832).unwrap();
     let (from, to) = (net.endpoint(CLIENT, 1000), net.endpoint(SERVER, PORT));
     for i in 0..10u8 {
         hear(&mut net, from, to, &[i], None);
     }
-    assert_eq!(net.hosts[SERVER].engine().datagram_bytes_held(s), Ok(4 * 2048));
+    assert_eq!(net.hosts[SERVER].engine().datagram_bytes_held(s), Ok(4 * 832));
     assert_eq!(drops(&mut net, SERVER, Drop::MailboxFull), 6);
     for i in 0..4u8 {
         assert_eq!(recv(&mut net, SERVER, s).unwrap().1, [i]);
@@ -241,6 +248,24 @@ fn a_full_buffer_loses_what_comes_and_counts_it() {
     assert_eq!(net.hosts[SERVER].engine().datagram_overflows(s), Ok(6));
     hear(&mut net, from, to, b"again", None);
     assert_eq!(recv(&mut net, SERVER, s).unwrap().1, b"again");
+    finish(net);
+}
+
+#[test]
+fn a_buffer_of_the_default_size_holds_as_many_as_linux_does() {
+    let mut net = Net::new(1);
+    let s = server(&mut net);
+    let (from, to) = (net.endpoint(CLIENT, 1000), net.endpoint(SERVER, PORT));
+    for (len, least) in [(1, 256), (100, 256), (300, 166), (600, 166), (1000, 92), (1472, 92)] {
+        for _ in 0..300 {
+            hear(&mut net, from, to, &vec![1; len], None);
+        }
+        let mut held = 0;
+        while recv(&mut net, SERVER, s).is_ok() {
+            held += 1;
+        }
+        assert!((least..=least + 13).contains(&held), "{held} of {len} octets");
+    }
     finish(net);
 }
 
@@ -257,7 +282,7 @@ fn few_frames_leave_a_hoarder_with_one() {
     for _ in 0..5 {
         hear(&mut net, from, to, b"x", None);
     }
-    assert_eq!(net.hosts[SERVER].engine().datagram_bytes_held(s), Ok(2048));
+    assert_eq!(net.hosts[SERVER].engine().datagram_bytes_held(s), Ok(832));
     assert_eq!(drops(&mut net, SERVER, Drop::FramePressure), 4);
     let mut engine = net.hosts[SERVER].engine();
     taken.into_iter().for_each(|id| engine.frames_mut().release(id));
@@ -273,7 +298,7 @@ fn peeking_leaves_it_and_closing_frees_it() {
     hear(&mut net, from, to, b"two", None);
     for _ in 0..2 {
         let mut engine = net.hosts[SERVER].engine();
-        assert_eq!(engine.recv_from(s, true, |d| d.payload.to_vec()), Ok(b"one".to_vec()));
+        assert_eq!(engine.recv_from(s, true, 0, |d| d.payload.to_vec()), Ok(b"one".to_vec()));
     }
     assert_eq!(recv(&mut net, SERVER, s).unwrap().1, b"one");
     finish(net); // which finds a frame that leaked
@@ -347,7 +372,10 @@ fn addresses_and_marks_of_a_single_datagram() {
     assert_eq!((facts.source.ip, facts.ttl, facts.tos), (second.ip, 3, 0xb8));
     let facts = say(&mut net, Outgoing { to, source: Some(Ip::v4([10, 0, 0, 77])), ..Outgoing::default() }).unwrap();
     assert_eq!(facts, Facts::default(), "not our address: the kernel says what it thinks of that");
-    net.hosts[CLIENT].engine().set_marks(c, Marks { ttl: 9, tos: 4, hop_limit: 1, traffic_class: 1 }).unwrap();
+    net.hosts[CLIENT]
+        .engine()
+        .set_marks(c, Marks { ttl: 9, tos: 4, hop_limit: 1, traffic_class: 1, ..Marks::default() })
+        .unwrap();
     let facts = say(&mut net, Outgoing { to, ..Outgoing::default() }).unwrap();
     assert_eq!((facts.source.ip, facts.ttl, facts.tos), (Ip::v4([10, 0, 0, 2]), 9, 4));
     finish(net);
@@ -388,7 +416,7 @@ fn a_full_queue_waits_for_the_device() {
     net.run_for(SEC);
     assert_eq!(net.hosts[CLIENT].engine().take_wakeups(), 1 << 3, "there is room again");
     assert_eq!(readiness(&mut net, CLIENT, c), OUT);
-    assert_eq!(drops(&mut net, SERVER, Drop::NoMailbox), 256);
+    assert_eq!(nobodys(&mut net, SERVER), 256);
     finish(net);
 }
 
@@ -485,8 +513,28 @@ fn a_smaller_path_mtu_lets_routers_cut() {
     for len in [548, 549] {
         send(&mut net, CLIENT, c, Some(remote), &vec![0; len]).unwrap();
     }
+    for cutting in [Cutting::Never, Cutting::Always] {
+        let marks = Marks { ttl: 64, hop_limit: 64, cutting, ..Marks::default() };
+        net.hosts[CLIENT].engine().set_marks(c, marks).unwrap();
+        send(&mut net, CLIENT, c, Some(remote), &vec![0; if cutting == Cutting::Never { 900 } else { 10 }]).unwrap();
+    }
     net.run_for(SEC);
-    assert_eq!(SEEN.with(|s| s.borrow().clone()), [(576, true), (577, false)]);
+    assert_eq!(SEEN.with(|s| s.borrow().clone()), [(576, true), (577, false), (928, true), (38, false)]);
+    finish(net);
+}
+
+#[test]
+fn what_is_longer_than_ipv6_mtu_is_the_kernels_over_ipv6() {
+    let mut net = Net::new(1);
+    let c = client(&mut net);
+    let marks = Marks { ttl: 64, hop_limit: 64, ipv6_mtu: 1280, ..Marks::default() };
+    net.hosts[CLIENT].engine().set_marks(c, marks).unwrap();
+    let remote = net.endpoint(SERVER, PORT);
+    let over_v4 = send(&mut net, CLIENT, c, Some(remote), &[0; 1400]).unwrap();
+    assert_eq!(over_v4, Sent::Queued, "IPv4 has its own limits");
+    let v6 = crate::addr::Ip([0xfd; 16]);
+    let mut fits = |octets| net.hosts[CLIENT].engine().fits_frame(c.index, &v6, octets);
+    assert!(fits(1280 - 48) && !fits(1280 - 47));
     finish(net);
 }
 
@@ -505,6 +553,42 @@ fn ports_are_used_in_turn_and_none_twice() {
     assert_eq!(engine.choose_datagram_port(), Err(Errno::EADDRNOTAVAIL));
     assert!(engine.ports_low());
     finish(net);
+}
+
+#[test]
+fn a_port_is_steered_here_for_as_long_as_it_has_a_socket() {
+    let table: Box<DatagramPorts> = Box::new([const { AtomicU64::new(0) }; PORTS]);
+    let mut net = Net::new(1);
+    let mut engine = net.hosts[CLIENT].engine();
+    engine.steer_datagrams_by(&table);
+    engine.forget_port_blocks();
+    assert!(engine.add_port_block(40_000, 8));
+    let own = u64::from(engine.frames().owner());
+    let entry = |port: u16| table[usize::from(port)].load(Relaxed);
+    let open = |engine: &mut Engine<'_>, port| {
+        engine.open_datagram(&facts(Endpoint::new(Ip::UNSPECIFIED_V4, port)), PROC).unwrap()
+    };
+    let (first, second) = (open(&mut engine, 40_003), open(&mut engine, 40_003));
+    let server = open(&mut engine, PORT);
+    assert_eq!(
+        (own != 0, entry(40_003), entry(40_002), entry(PORT)),
+        (true, own, 0, 0),
+        "a server's port is the daemon's"
+    );
+    let now = Instant::from_micros(1);
+    engine.release(now, first, PROC).unwrap();
+    assert_eq!(entry(40_003), own, "two sockets share it");
+    engine.release(now, second, PROC).unwrap();
+    assert_eq!(entry(40_003), 0);
+    // What another stack says of a port stays when a socket of ours there goes.
+    table[usize::from(PORT)].store(own + 1, Relaxed);
+    engine.release(now, server, PROC).unwrap();
+    assert_eq!(entry(PORT), own + 1);
+    // A dead owner of the lock: nothing is left of its sockets, and nothing comes here for them.
+    open(&mut engine, 40_007);
+    assert_eq!(entry(40_007), own);
+    engine.reset_all();
+    assert_eq!((entry(40_007), entry(PORT)), (0, own + 1));
 }
 
 #[test]
@@ -549,5 +633,105 @@ fn a_wire_that_corrupts_delivers_nothing_damaged() {
         }
     }
     assert!((150..350).contains(&got), "{got}");
+    finish(net);
+}
+
+/// What MSG_ERRQUEUE tells of the oldest error: errno, type, code, info, and how much is quoted.
+fn next_error(net: &mut Net, c: SocketId) -> Result<(Errno, u8, u8, u32, usize), Errno> {
+    let take = |r: &Reported, quoted: &[u8]| (r.errno, r.number, r.code, r.info, quoted.len());
+    net.hosts[CLIENT].engine().recv_error(c, take)
+}
+
+#[test]
+fn an_error_queue_keeps_what_is_said_of_any_datagram_in_order_and_bounded() {
+    let mut net = Net::new(1);
+    let c = client(&mut net);
+    let (now, remote, ip) = (net.now(), net.endpoint(SERVER, PORT), net.hosts[CLIENT].config.ip());
+    let local = net.hosts[CLIENT].engine().local_endpoint(c).unwrap();
+    let flow = Flow { local: Endpoint::new(ip, local.port), remote };
+    net.hosts[CLIENT].engine().set_error_queue(c, false, true).unwrap();
+    let refused = icmp_error(&net, 3, 3, 0, &flow);
+    net.hosts[CLIENT].receive(now, &refused);
+    assert_eq!(readiness(&mut net, CLIENT, c), OUT, "it asked for the errors of the other family");
+    net.hosts[CLIENT].engine().set_error_queue(c, true, false).unwrap();
+    for (kind, code, rest) in [(3, 3, 0), (3, 1, 0), (3, 4, 1280)] {
+        let error = icmp_error(&net, kind, code, rest, &flow);
+        net.hosts[CLIENT].receive(now, &error);
+    }
+    assert_eq!(readiness(&mut net, CLIENT, c), OUT | ERR);
+    assert_eq!(recv(&mut net, CLIENT, c), Err(Errno::EMSGSIZE), "the newest is the next call's");
+    assert_eq!(readiness(&mut net, CLIENT, c), OUT | ERR, "the queue is there still");
+    assert_eq!(next_error(&mut net, c), Ok((Errno::ECONNREFUSED, 3, 3, 0, 0)));
+    assert_eq!(recv(&mut net, CLIENT, c), Err(Errno::EHOSTUNREACH), "the next entry's");
+    assert_eq!(next_error(&mut net, c), Ok((Errno::EHOSTUNREACH, 3, 1, 0, 0)));
+    assert_eq!(next_error(&mut net, c), Ok((Errno::EMSGSIZE, 3, 4, 1280, 0)));
+    assert_eq!(next_error(&mut net, c), Err(Errno::EAGAIN));
+    assert_eq!(readiness(&mut net, CLIENT, c), OUT);
+    for _ in 0..50 {
+        net.hosts[CLIENT].receive(now, &refused);
+    }
+    assert_eq!(drops(&mut net, CLIENT, Drop::ErrorQueueFull), 18);
+    net.hosts[CLIENT].engine().release(now, c, PROC).unwrap();
+    finish(net);
+}
+
+/// What one receive gives a server that takes datagrams together: the octets, and how many came.
+fn recv_together(net: &mut Net, s: SocketId, room: usize) -> Result<(Vec<u8>, u32), Errno> {
+    net.hosts[SERVER].engine().recv_from(s, false, room, |d| {
+        let octets = d.others.payloads().fold(d.payload.to_vec(), |all, one| [&all, one].concat());
+        (octets, d.others.count() + 1)
+    })
+}
+
+#[test]
+fn datagrams_that_are_alike_are_received_together() {
+    let mut net = Net::new(1);
+    let s = server(&mut net);
+    net.hosts[SERVER].engine().set_coalesces(s, true).unwrap();
+    let (from, to) = (net.endpoint(CLIENT, 1000), net.endpoint(SERVER, PORT));
+    let other = net.endpoint(CLIENT, 1001);
+    for payload in ["aaa", "bbb", "c", "ddd"] {
+        hear(&mut net, from, to, payload.as_bytes(), None);
+    }
+    for (from, payload) in [(other, "eee"), (other, "ffff"), (other, ""), (other, "gg"), (other, "hh"), (other, "ii")] {
+        hear(&mut net, from, to, payload.as_bytes(), None);
+    }
+    let expected: [(usize, &str, u32); 6] = [
+        (100, "aaabbbc", 3), // a shorter one is the last
+        (100, "ddd", 1),     // another sender
+        (100, "eee", 1),     // longer than the first
+        (100, "ffff", 1),
+        (100, "", 1),
+        (5, "gghh", 2), // no room for more
+    ];
+    for (room, octets, count) in expected {
+        assert_eq!(recv_together(&mut net, s, room), Ok((octets.as_bytes().to_vec(), count)));
+    }
+    assert_eq!(recv_together(&mut net, s, 5), Ok((b"ii".to_vec(), 1)));
+    assert_eq!(recv_together(&mut net, s, 5), Err(Errno::EAGAIN));
+    finish(net);
+}
+
+#[test]
+fn what_no_socket_takes_is_kept_for_the_kernel_finished_and_bounded() {
+    let mut net = Net::new(1);
+    let (from, to) = (net.endpoint(CLIENT, 1000), net.endpoint(SERVER, PORT));
+    for checksum in [None, Some(0)] {
+        hear(&mut net, from, to, b"hello", checksum);
+    }
+    assert!(net.hosts[SERVER].engine().has_foreign_datagrams() && net.hosts[SERVER].engine().wants_daemon());
+    for has_checksum in [true, false] {
+        let packet = net.hosts[SERVER].engine().take_foreign_datagram(<[u8]>::to_vec).unwrap();
+        let parsed = ipv4::parse(&packet).unwrap();
+        let datagram = &packet[parsed.payload_off..];
+        assert_eq!(&datagram[8..], b"hello");
+        assert_eq!(datagram[6..8] != [0, 0], has_checksum);
+        assert!(udp::is_checksum_right(&from.ip, &to.ip, datagram, false));
+    }
+    assert!(!net.hosts[SERVER].engine().has_foreign_datagrams() && !net.hosts[SERVER].engine().wants_daemon());
+    for _ in 0..70 {
+        hear(&mut net, from, to, b"hello", None);
+    }
+    assert_eq!(drops(&mut net, SERVER, Drop::NoMailbox), 6);
     finish(net);
 }

@@ -22,52 +22,54 @@ impl Sum {
         Sum(rest).add_word(s0).add_word(s1).add_word(d0).add_word(d1)
     }
 
+    /// Adds eight bytes, as they lie in memory.
     #[inline]
-    fn add_word(self, word: u64) -> Sum {
+    pub fn add_word(self, word: u64) -> Sum {
         let (sum, carry) = self.0.overflowing_add(word);
         Sum(sum + u64::from(carry))
     }
 
     /// Adds bytes that start at an even offset of what is summed.
-    #[inline]
+    #[inline(never)]
     pub fn add_bytes(self, bytes: &[u8]) -> Sum {
-        let mut sum = self;
-        let (blocks, rest) = bytes.as_chunks::<64>();
+        // The carries of all words are counted in the upper half: two instructions for eight bytes.
+        let mut sum = u128::from(self.0);
+        let (blocks, rest) = bytes.as_chunks::<32>();
         for block in blocks {
-            sum = sum.add_block(block);
+            for word in block.as_chunks::<8>().0 {
+                sum += u128::from(u64::from_ne_bytes(*word));
+            }
         }
         let (words, rest) = rest.as_chunks::<8>();
         for word in words {
-            sum = sum.add_word(u64::from_ne_bytes(*word));
+            sum += u128::from(u64::from_ne_bytes(*word));
         }
-        if rest.is_empty() {
-            return sum;
-        }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        sum.add_word(u64::from_ne_bytes(last))
+        let sum = Sum(sum as u64).add_word((sum >> 64) as u64);
+        if rest.is_empty() { sum } else { sum.add_rest(rest) }
     }
 
-    /// One chain of add-with-carry: an instruction for eight bytes.
+    /// Fewer than eight bytes: as if zeroes followed.
     #[inline]
-    fn add_block(self, block: &[u8; 64]) -> Sum {
-        let (mut sum, mut carry) = (self.0, false);
-        for word in block.as_chunks::<8>().0 {
-            let (s, c1) = sum.overflowing_add(u64::from_ne_bytes(*word));
-            let (s, c2) = s.overflowing_add(u64::from(carry));
-            (sum, carry) = (s, c1 | c2);
-        }
-        Sum(sum).add_word(u64::from(carry))
+    fn add_rest(self, rest: &[u8]) -> Sum {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.add_word(u64::from_ne_bytes(last))
+    }
+
+    /// An IPv4 header without options.
+    #[inline]
+    pub fn of_header(header: &[u8; 20]) -> Sum {
+        let (words, last) = (header.as_chunks::<8>().0, [header[16], header[17], header[18], header[19]]);
+        let last = u64::from(u32::from_ne_bytes(last));
+        Sum(u64::from_ne_bytes(words[0])).add_word(u64::from_ne_bytes(words[1])).add_word(last)
     }
 
     /// The folded sum as a number of the wire (not complemented).
     #[inline]
     pub fn fold(self) -> u16 {
-        let s = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let s = (s >> 32) + (s & 0xffff_ffff);
-        let s = (s >> 16) + (s & 0xffff);
-        let s = (s >> 16) + (s & 0xffff);
-        u16::from_be(((s >> 16) + (s & 0xffff)) as u16)
+        // Of a number and the same with its halves exchanged: the upper half of the sum is that of both, with its carry.
+        let s = (self.0.wrapping_add(self.0.rotate_left(32)) >> 32) as u32;
+        u16::from_be((s.wrapping_add(s.rotate_left(16)) >> 16) as u16)
     }
 
     /// What belongs into the checksum field.

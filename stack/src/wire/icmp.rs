@@ -39,6 +39,12 @@ pub struct Error {
     pub flow: Flow,
     /// The quoted segment's sequence number; means nothing for UDP.
     pub seq: u32,
+    /// Type and code as they came, and what the four octets behind them say: the MTU, or where the parameter is.
+    pub number: u8,
+    pub code: u8,
+    pub info: u32,
+    /// Where in the message the quoted payload starts, behind eight octets of transport header.
+    pub quoted_off: usize,
 }
 
 /// Reads an ICMPv4 message.
@@ -58,9 +64,13 @@ pub fn parse_v4(message: &[u8]) -> Result<Error, Drop> {
         (12, _) => Kind::ParameterProblem,
         _ => return Err(Drop::IpProtocol),
     };
-    let quote = &message[8..];
-    let packet = ipv4::parse_quoted(quote).map_err(|_| Drop::IcmpMalformed)?;
-    error(kind, quote, packet)
+    let info = match kind {
+        Kind::TooBig { mtu } => mtu,
+        Kind::ParameterProblem => u32::from(message[4]),
+        _ => 0,
+    };
+    let packet = ipv4::parse_quoted(&message[QUOTE..]).map_err(|_| Drop::IcmpMalformed)?;
+    error(kind, info, message, packet)
 }
 
 /// Reads an ICMPv6 message; its checksum covers a pseudo-header.
@@ -81,17 +91,22 @@ pub fn parse_v6(message: &[u8], src: &Ip, dst: &Ip) -> Result<Error, Drop> {
         (4, _) => Kind::ParameterProblem,
         _ => return Err(Drop::IpProtocol),
     };
-    let quote = &message[8..];
-    let packet = ipv6::parse_quoted(quote).map_err(|_| Drop::IcmpMalformed)?;
-    error(kind, quote, packet)
+    let packet = ipv6::parse_quoted(&message[QUOTE..]).map_err(|_| Drop::IcmpMalformed)?;
+    error(kind, be32(message, 4), message, packet)
 }
 
 fn check_length(message: &[u8]) -> Result<(), Drop> {
     if message.len() < 8 { Err(Drop::IcmpMalformed) } else { Ok(()) }
 }
 
-fn error(kind: Kind, quote: &[u8], packet: ipv4::Packet) -> Result<Error, Drop> {
-    let segment = quote.get(packet.payload_off..packet.payload_off + 8).ok_or(Drop::IcmpMalformed)?;
+/// Where the quote starts, and what it has to hold of the transport's header.
+const QUOTE: usize = 8;
+const TRANSPORT: usize = 8;
+
+fn error(kind: Kind, info: u32, message: &[u8], packet: ipv4::Packet) -> Result<Error, Drop> {
+    let start = QUOTE + packet.payload_off;
+    let quoted_off = start + TRANSPORT;
+    let segment = message.get(start..quoted_off).ok_or(Drop::IcmpMalformed)?;
     if packet.protocol != PROTOCOL_TCP && packet.protocol != udp::PROTOCOL {
         return Err(Drop::IcmpNoFlow);
     }
@@ -99,7 +114,8 @@ fn error(kind: Kind, quote: &[u8], packet: ipv4::Packet) -> Result<Error, Drop> 
         local: Endpoint::new(packet.src, be16(segment, 0)),
         remote: Endpoint::new(packet.dst, be16(segment, 2)),
     };
-    Ok(Error { kind, protocol: packet.protocol, flow, seq: be32(segment, 4) })
+    let (number, code) = (message[0], message[1]);
+    Ok(Error { kind, protocol: packet.protocol, flow, seq: be32(segment, 4), number, code, info, quoted_off })
 }
 
 #[cfg(test)]
@@ -132,6 +148,7 @@ mod tests {
     fn fragmentation_needed() {
         let e = parse_v4(&frag_needed()).unwrap();
         assert_eq!((e.kind, e.seq), (Kind::TooBig { mtu: 1300 }, 0x0102_0304));
+        assert_eq!((e.number, e.code, e.info, e.quoted_off), (3, 4, 1300, 36));
         assert_eq!(e.flow.local, Endpoint::new(Ip::v4([10, 0, 0, 1]), 8080));
         assert_eq!(e.flow.remote, Endpoint::new(Ip::v4([10, 0, 0, 2]), 80));
     }
@@ -162,6 +179,7 @@ mod tests {
         m[2..4].copy_from_slice(&sum.to_be_bytes());
         let e = parse_v6(&m, &src, &dst).unwrap();
         assert_eq!((e.kind, e.seq), (Kind::TooBig { mtu: 1280 }, 7));
+        assert_eq!((e.number, e.code, e.info, e.quoted_off), (2, 0, 1280, 56));
         assert_eq!(e.flow.local, Endpoint::new(dst, 80));
     }
 }

@@ -1,10 +1,12 @@
 //! What the bytes of a frame mean, header by header: parse and emit, nothing else.
 //!
 //! - [`ethernet`], [`ipv4`], [`ipv6`], [`icmp`], [`tcp`], [`udp`]: one header each;
+//! - [`fragment`]: packets in parts;
 //! - [`checksum`]: the Internet checksum.
 
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;

@@ -196,6 +196,7 @@ const ALIGNED_TIMESTAMP: u32 = 0x0101_080a;
 
 /// Reads a segment. `tcp` is the whole TCP segment, `tcp_off` where it starts in its frame. The checksum was verified. What
 /// the IP header says is for the caller to add.
+#[inline(always)]
 pub fn parse(tcp: &[u8], tcp_off: u16) -> Result<Segment, Drop> {
     let head = tcp.first_chunk::<HEADER_LEN>().ok_or(Drop::TcpMalformed)?;
     let header_len = usize::from(head[12] >> 4) * 4;
@@ -263,6 +264,50 @@ fn read_option(options: &mut Options, kind: u8, body: &[u8]) {
         (8, 8) => options.timestamp = Some((be32(body, 0), be32(body, 4))),
         (34, _) => options.fast_open = FastOpenCookie::new(body),
         _ => {}
+    }
+}
+
+/// The header of nearly every outgoing segment: no option but the timestamp.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PlainHeader {
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub seq: Seq,
+    pub ack: Seq,
+    pub flags: Flags,
+    /// As it goes on the wire: already scaled.
+    pub window: u16,
+    /// Where urgent data ends, counted from `seq`; it counts only with URG.
+    pub urgent: u16,
+    pub timestamp: Option<(u32, u32)>,
+}
+
+impl PlainHeader {
+    /// Writes the header, checksum zero, where `out` ends; returns its length.
+    #[inline]
+    pub fn emit_before(&self, out: &mut [u8]) -> usize {
+        let words = |len: usize| {
+            let control = (len as u32 / 4) << 28 | u32::from(self.flags.0) << 16 | u32::from(self.window);
+            let ports = u32::from(self.local_port) << 16 | u32::from(self.remote_port);
+            [ports, self.seq.0, self.ack.0, control, u32::from(self.urgent)]
+        };
+        if let Some((value, echo)) = self.timestamp {
+            let at = out.len() - HEADER_LEN - TIMESTAMP_LEN;
+            let out = put(&mut out[at..], words(HEADER_LEN + TIMESTAMP_LEN));
+            put(out, [ALIGNED_TIMESTAMP, value, echo]);
+            HEADER_LEN + TIMESTAMP_LEN
+        } else {
+            let at = out.len() - HEADER_LEN;
+            put(&mut out[at..], words(HEADER_LEN));
+            HEADER_LEN
+        }
+    }
+}
+
+impl From<&PlainHeader> for Header {
+    fn from(plain: &PlainHeader) -> Header {
+        let PlainHeader { local_port, remote_port, seq, ack, flags, window, urgent, timestamp } = *plain;
+        Header { local_port, remote_port, seq, ack, flags, window, urgent, timestamp, ..Header::default() }
     }
 }
 

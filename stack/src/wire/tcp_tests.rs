@@ -37,6 +37,20 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn a_plain_header_is_one_without_the_other_options() {
+    for timestamp in [None, Some((7, u32::MAX))] {
+        let header = Header { urgent: 3, timestamp, ..header() };
+        let Header { local_port, remote_port, seq, ack, flags, window, urgent, .. } = header;
+        let plain = PlainHeader { local_port, remote_port, seq, ack, flags, window, urgent, timestamp };
+        assert_eq!(Header::from(&plain), Header { mss: None, window_scale: None, ..header });
+        let (mut one, mut other) = ([0xaa; HEADER_LEN_MAX], [0xaa; HEADER_LEN_MAX]);
+        let start = one.len() - plain.emit_before(&mut one);
+        emit(&header, &mut other[start..]);
+        assert_eq!(one, other);
+    }
+}
+
+#[test]
 fn length_counts_syn_and_fin() {
     let len = |flags| Segment { payload_len: 10, flags, ..Segment::default() }.len();
     assert_eq!(len(Flags::ACK), 10);

@@ -1,14 +1,16 @@
 //! One stack on one queue: its own receive and transmit ring, and the rings that it shares with all others there.
 
 use super::ring::Ring;
-use super::{COMPLETION_RING, FILL_RING, RX_RING, TX_RING};
-use crate::arena::{Arena, LockOutcome, Pool, QueueShared};
-use crate::buf::{FRAME_SIZE, FrameId, OWNER_FILL};
+use super::shared_rings::{self, SharedRings, id_at};
+use super::{RX_RING, TX_RING};
+use crate::arena::{Arena, QueueShared};
+use crate::buf::{FRAME_SIZE, FrameId, FrameShared};
 use crate::engine::TxFrame;
 use crate::sys;
 use core::sync::atomic::Ordering;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicI32;
 
 /// Kicks in a row before the rest of the ring waits for the next turn.
 const KICKS_MAX: u32 = 64;
@@ -25,50 +27,30 @@ pub(crate) fn request_checksum(frame: &mut [u8], out: &TxFrame) {
     frame[at + 10..at + 12].copy_from_slice(&u16::from(out.checksum).to_ne_bytes());
 }
 
-/// The fill and the completion ring of a queue.
-#[derive(Debug)]
-pub(crate) struct SharedRings {
-    fill: Ring<u64>,
-    completion: Ring<u64>,
-}
-
 /// A stack's view of one queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    fd: RawFd,
+    fd: AtomicI32,
     rx: Ring<libc::xdp_desc>,
     tx: Ring<libc::xdp_desc>,
     shared: SharedRings,
 }
 
-fn offsets(fd: RawFd) -> io::Result<libc::xdp_mmap_offsets> {
-    // SAFETY: all zeroes is a valid value of this struct of integers.
-    let mut offsets: libc::xdp_mmap_offsets = unsafe { core::mem::zeroed() };
-    if sys::option(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, &mut offsets)? {
-        return Ok(offsets);
-    }
-    Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)) // a kernel before 5.4: rings without flags
-}
-
 impl Queue {
     /// Maps all four rings of a stack's socket.
     pub(crate) fn map(fd: RawFd) -> io::Result<Queue> {
-        let at = offsets(fd)?;
+        let at = shared_rings::offsets(fd)?;
         Ok(Queue {
-            fd,
+            fd: AtomicI32::new(fd),
             rx: Ring::map(fd, libc::XDP_PGOFF_RX_RING as u64, &at.rx, RX_RING)?,
             tx: Ring::map(fd, libc::XDP_PGOFF_TX_RING as u64, &at.tx, TX_RING)?,
-            shared: Self::map_shared(fd)?,
+            shared: SharedRings::map(fd)?,
         })
     }
 
-    /// Maps the fill and completion ring alone.
-    pub(crate) fn map_shared(fd: RawFd) -> io::Result<SharedRings> {
-        let at = offsets(fd)?;
-        Ok(SharedRings {
-            fill: Ring::map(fd, libc::XDP_UMEM_PGOFF_FILL_RING, &at.fr, FILL_RING)?,
-            completion: Ring::map(fd, libc::XDP_UMEM_PGOFF_COMPLETION_RING, &at.cr, COMPLETION_RING)?,
-        })
+    /// The socket's number.
+    pub(crate) fn fd(&self) -> &AtomicI32 {
+        &self.fd
     }
 
     /// Frames waiting in the receive ring.
@@ -79,11 +61,17 @@ impl Queue {
     /// The `n`-th received frame: its id, where the packet starts in it, its length.
     pub(crate) fn peek(&self, n: u32) -> (FrameId, u16, u16) {
         let d = self.rx.peek(n);
-        (
-            (d.addr / FRAME_SIZE as u64) as FrameId,
-            (d.addr % FRAME_SIZE as u64) as u16,
-            d.len.min(u16::MAX.into()) as u16,
-        )
+        (id_at(d.addr), (d.addr % FRAME_SIZE as u64) as u16, d.len.min(u16::MAX.into()) as u16)
+    }
+
+    /// Where the last frame lies that was received by now.
+    pub(crate) fn rx_end(&self) -> u32 {
+        self.rx.produced()
+    }
+
+    /// Whether all before that place were consumed, by whomever.
+    pub(crate) fn is_consumed_to(&self, end: u32) -> bool {
+        self.rx.is_consumed_to(end)
     }
 
     pub(crate) fn consume(&self, n: u32) {
@@ -100,6 +88,19 @@ impl Queue {
         let addr = u64::from(out.frame) * FRAME_SIZE as u64 + u64::from(out.off);
         let options = if metadata { libc::XDP_TX_METADATA } else { 0 };
         self.tx.write(n, libc::xdp_desc { addr, len: out.len.into(), options });
+    }
+
+    /// The transmit ring's position behind the `n`-th frame of a batch.
+    pub(crate) fn tx_position(&self, n: u32) -> u32 {
+        self.tx.position().wrapping_add(n)
+    }
+
+    /// Publishes what is written up to there: whoever wrote it died over it. Those frames come back as all do, when they were sent.
+    pub(crate) fn publish_tx_to(&self, position: u32) {
+        let n = position.wrapping_sub(self.tx.position());
+        if n <= self.tx.room() {
+            self.tx.publish(n);
+        }
     }
 
     pub(crate) fn publish_tx(&self, n: u32) {
@@ -121,7 +122,7 @@ impl Queue {
                 return 0; // a zero-copy driver that is at work already
             }
             kicks += 1;
-            match sys::kick(self.fd) {
+            match sys::kick(self.fd.load(Ordering::Relaxed)) {
                 Err(libc::EAGAIN | libc::EINTR) | Ok(()) => {}
                 Err(_) => break, // ENOBUFS, EBUSY: full; ENETDOWN, ENXIO: the device is down. Later.
             }
@@ -134,28 +135,43 @@ impl Queue {
         kicks
     }
 
+    /// What lies in the transmit ring is not sent any more: `give` gets the frames that are free by that. Nobody may send.
+    pub(crate) fn recall(&self, arena: &Arena, mut give: impl FnMut(FrameId)) {
+        for id in self.tx.untaken().map(|d| id_at(d.addr)) {
+            if arena.frames_shared().get(id as usize).is_some_and(FrameShared::complete) {
+                give(id);
+            }
+        }
+    }
+
+    /// The frames that wait for the kernel: those to be filled, and those to be sent.
+    pub(crate) fn for_each_to_kernel(&self, see: &mut impl FnMut(FrameId)) {
+        self.shared.for_each_to_be_filled(see);
+        self.tx.untaken().for_each(|d| see(id_at(d.addr)));
+    }
+
+    /// The frames that the kernel is done with: those received, and those sent.
+    pub(crate) fn for_each_from_kernel(&self, see: &mut impl FnMut(FrameId)) {
+        (0..self.rx.ready()).for_each(|n| see(id_at(self.rx.peek(n).addr)));
+        self.shared.for_each_completed(see);
+    }
+
+    /// Frames in the queue's fill ring.
+    pub(crate) fn to_be_filled(&self) -> u32 {
+        self.shared.to_be_filled()
+    }
+
     /// Whether completions wait.
     pub(crate) fn has_completions(&self) -> bool {
-        self.shared.completion.ready() != 0
+        self.shared.has_completions()
     }
 
     /// Takes the completions of this queue, whosever they are. `mine` gets the frames that `owner` may use again now.
     pub(crate) fn complete(&self, lock: &QueueShared, arena: &Arena, owner: u16, mut mine: impl FnMut(FrameId)) {
-        if !self.has_completions() || lock.completion.try_lock().is_none() {
-            return; // nothing there, or another stack is at it
+        if self.has_completions() || SharedRings::is_left_undone(lock) {
+            let bring = |id, whose| if whose == owner { mine(id) } else { arena.return_frame(id) };
+            self.shared.try_complete(lock, arena.pool(), bring);
         }
-        let ring = &self.shared.completion;
-        let ready = ring.ready();
-        for n in 0..ready {
-            let id = (ring.peek(n) / FRAME_SIZE as u64) as FrameId;
-            let Some(frame) = arena.frames_shared().get(id as usize) else { continue };
-            if !frame.complete() {
-                continue;
-            }
-            if frame.owner() == owner { mine(id) } else { arena.return_frame(id) }
-        }
-        ring.consume(ready);
-        lock.completion.unlock();
     }
 
     /// Puts up to `wanted` frames, which `next` gives, on the fill ring; returns how many it took.
@@ -166,41 +182,6 @@ impl Queue {
         next: impl FnMut() -> Option<FrameId>,
         arena: &Arena,
     ) -> u32 {
-        self.shared.refill(lock, wanted, next, |id| arena.frames_shared()[id as usize].set_owner(OWNER_FILL))
-    }
-}
-
-impl SharedRings {
-    fn refill(
-        &self,
-        lock: &QueueShared,
-        wanted: u32,
-        mut next: impl FnMut() -> Option<FrameId>,
-        mut mark: impl FnMut(FrameId),
-    ) -> u32 {
-        // A dead owner never published what it wrote: the ring is whole, its frames are found by their owner.
-        let (LockOutcome::Clean | LockOutcome::OwnerDied) = lock.fill.lock();
-        let room = self.fill.room().min(wanted);
-        let mut n = 0;
-        while n < room {
-            let Some(id) = next() else { break };
-            mark(id);
-            self.fill.write(n, u64::from(id) * FRAME_SIZE as u64);
-            n += 1;
-        }
-        self.fill.publish(n);
-        lock.fill.unlock();
-        n
-    }
-
-    /// The fill ring's first frames.
-    pub(super) fn fill_from_pool(&self, lock: &QueueShared, pool: Pool, wanted: u32) {
-        let next = || {
-            let mut got = None;
-            pool.take(1, OWNER_FILL, |id| got = Some(id));
-            got
-        };
-        let filled = self.refill(lock, wanted, next, |_| {});
-        lock.fill_deficit.fetch_add(wanted - filled, Ordering::Relaxed);
+        self.shared.refill(lock, wanted, next, arena.frames_shared())
     }
 }

@@ -76,10 +76,25 @@ impl<T: Copy> Ring<T> {
         Self::word(self.flags).load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 
+    /// Consumer: where the producer is.
+    pub(crate) fn produced(&self) -> u32 {
+        Self::word(self.producer).load(Ordering::Acquire)
+    }
+
+    /// Consumer: whether all was taken that had been produced when the producer was there.
+    pub(crate) fn is_consumed_to(&self, produced: u32) -> bool {
+        Self::word(self.consumer).load(Ordering::Acquire).wrapping_sub(produced).cast_signed() >= 0
+    }
+
     /// Consumer: entries ready to be taken.
     pub(crate) fn ready(&self) -> u32 {
         let produced = Self::word(self.producer).load(Ordering::Acquire);
         produced.wrapping_sub(Self::word(self.consumer).load(Ordering::Relaxed)).min(self.mask + 1)
+    }
+
+    /// Consumer: where the next entry is taken.
+    pub(crate) fn consumed(&self) -> u32 {
+        Self::word(self.consumer).load(Ordering::Relaxed)
     }
 
     /// Consumer: the `n`-th entry ready; `n` below [`Ring::ready`].
@@ -106,11 +121,33 @@ impl<T: Copy> Ring<T> {
         Self::word(self.producer).load(Ordering::Relaxed).wrapping_sub(consumed)
     }
 
+    /// Producer: where the next entry is published.
+    pub(crate) fn position(&self) -> u32 {
+        Self::word(self.producer).load(Ordering::Relaxed)
+    }
+
     /// Producer: writes the `n`-th new entry, `n` below [`Ring::room`]; not seen before [`Ring::publish`].
     pub(crate) fn write(&self, n: u32, entry: T) {
         let at = Self::word(self.producer).load(Ordering::Relaxed).wrapping_add(n) & self.mask;
         // SAFETY: masked, so inside the ring; the place is free, so the kernel does not read it.
         unsafe { self.entries.add(at as usize).write(entry) };
+    }
+
+    /// Producer: reads the `n`-th of the new entries again.
+    pub(crate) fn written(&self, n: u32) -> T {
+        let at = Self::word(self.producer).load(Ordering::Relaxed).wrapping_add(n) & self.mask;
+        // SAFETY: masked, so inside the ring; the place is ours yet, and every value of its bytes is valid.
+        unsafe { self.entries.add(at as usize).read() }
+    }
+
+    /// Producer: reads the entries that the other side has not taken now; it may take some meanwhile.
+    pub(crate) fn untaken(&self) -> impl Iterator<Item = T> {
+        let consumed = Self::word(self.consumer).load(Ordering::Acquire);
+        (0..self.position().wrapping_sub(consumed).min(self.mask + 1)).map(move |n| {
+            let at = consumed.wrapping_add(n) & self.mask;
+            // SAFETY: masked, so inside the ring; the place was written before it was published.
+            unsafe { self.entries.add(at as usize).read() }
+        })
     }
 
     /// Producer: shows `n` new entries to the other side.
@@ -156,6 +193,39 @@ mod tests {
             assert!(ours.pending() <= 8);
         }
         assert!(next_out > 50);
+    }
+
+    #[test]
+    fn what_is_untaken_is_listed_once_while_it_is_taken() {
+        let mut memory = [0u64; 8 + 8];
+        let ring: Ring<u64> = Ring::fake(&mut memory, 8);
+        ring.publish(5);
+        ring.consume(5);
+        (0..6).for_each(|n| ring.write(n, n.into()));
+        ring.publish(6);
+        let mut seen = Vec::new();
+        for entry in ring.untaken() {
+            seen.push(entry);
+            ring.consume(1);
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(ring.untaken().count(), 0);
+    }
+
+    #[test]
+    fn what_had_been_produced_is_consumed_when_the_consumer_has_passed_it() {
+        let mut memory = [0u64; 8 + 8];
+        let ring: Ring<u64> = Ring::fake(&mut memory, 8);
+        let here = u32::MAX - 1;
+        [ring.producer, ring.consumer].into_iter().for_each(|at| Ring::<u64>::word(at).store(here, Ordering::Relaxed));
+        assert!(ring.is_consumed_to(ring.produced()), "there was nothing");
+        ring.publish(3);
+        let produced = ring.produced();
+        ring.publish(2);
+        for taken in 1..=5 {
+            ring.consume(1);
+            assert_eq!(ring.is_consumed_to(produced), taken >= 3, "after {taken}");
+        }
     }
 
     #[test]

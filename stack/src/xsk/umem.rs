@@ -1,7 +1,8 @@
 //! The daemon's side of AF_XDP: it registers the UMEM and makes all sockets; processes only get descriptors.
 
 use super::queue::METADATA_LEN;
-use super::{COMPLETION_RING, FILL_RING, Queue, RX_RING, TX_RING};
+use super::shared_rings::SharedRings;
+use super::{COMPLETION_RING, FILL_RING, RX_RING, TX_RING};
 use crate::arena::Arena;
 use crate::buf::FRAME_SIZE;
 use crate::sys;
@@ -158,11 +159,20 @@ impl UmemOwner {
     /// Gives the queue's fill ring its frames.
     fn fill(&self, queue: u32) -> Result<(), XskError> {
         let fd = self.bases[queue as usize].as_raw_fd();
-        let shared = Queue::map_shared(fd).map_err(|error| XskError::Os { what: "cannot map a ring", error })?;
+        let shared = SharedRings::map(fd).map_err(|error| XskError::Os { what: "cannot map a ring", error })?;
         let frames = super::fill_frames(self.arena.frame_count(), self.arena.header().queues());
         let lock = self.arena.queue(queue as usize);
         shared.fill_from_pool(lock, self.arena.pool(), frames);
         Ok(())
+    }
+
+    /// Looks for completions, as stacks do with every poll: there may be none.
+    pub fn complete(&self) {
+        for (queue, base) in self.bases.iter().enumerate() {
+            if let Ok(shared) = SharedRings::map(base.as_raw_fd()) {
+                shared.try_complete(self.arena.queue(queue), self.arena.pool(), |id, _| self.arena.return_frame(id));
+            }
+        }
     }
 
     /// A socket for a stack on `queue`, sharing the queue's fill and completion ring. The options that need privilege

@@ -33,17 +33,19 @@ fn names(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// The names that Rust and Python sources define: functions and types.
+/// The names that sources define: functions and types of Rust and Python, cases of ctests/.
 fn defined() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let mut todo: Vec<PathBuf> =
-        ["stack", "preload", "cli", "rig", "xdp-prog", "tests"].iter().map(|part| root().join(part)).collect();
+    let mut todo: Vec<PathBuf> = ["stack", "preload", "cli", "rig", "xdp-prog", "tests", "ctests"]
+        .iter()
+        .map(|part| root().join(part))
+        .collect();
     while let Some(at) = todo.pop() {
         for entry in fs::read_dir(&at).expect("a directory of sources") {
             let path = entry.expect("an entry").path();
             match path.extension().and_then(|e| e.to_str()) {
                 _ if path.is_dir() && !path.ends_with("target") => todo.push(path),
-                Some("rs" | "py") => note_definitions(&fs::read_to_string(&path).unwrap_or_default(), &mut found),
+                Some("rs" | "py" | "c") => note_definitions(&fs::read_to_string(&path).unwrap_or_default(), &mut found),
                 _ => {}
             }
         }
@@ -53,6 +55,7 @@ fn defined() -> BTreeSet<String> {
 
 fn note_definitions(source: &str, found: &mut BTreeSet<String>) {
     for line in source.lines() {
+        found.extend(line.strip_prefix("CASE(").and_then(|rest| rest.split(',').next()).map(str::to_string));
         let mut words = line.split_whitespace().skip_while(|word| !["fn", "struct", "enum", "def"].contains(word));
         if let (Some(_), Some(name)) = (words.next(), words.next()) {
             let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());

@@ -18,8 +18,8 @@ def as_client(rig, argv):
     return rig.sidestep.run_argv(argv) if rig.mode == "sidestep" else argv
 
 
-def start_far_redis(rig, version=4):
-    server = rig.start(rig.far, "far-redis", servers.redis_argv(rig.home("far-redis")))
+def start_far_redis(rig, version=4, options=()):
+    server = rig.start(rig.far, "far-redis", [*servers.redis_argv(rig.home("far-redis")), *options])
     servers.wait_for_redis(rig.far, server, rig.far.address(version))
 
 

@@ -9,7 +9,7 @@ import time
 
 from case import case, expect, expect_equal
 from rig import proof, servers
-from rig.process import Failed, wait_until
+from rig.process import Failed, Process, wait_until
 from rig.servers import NGINX_PORT, REDIS_PORT
 
 from .fallback import ping, ping_often
@@ -289,3 +289,28 @@ def expect_frames_add_up(status):
     frames = status["frames"]
     held = frames["pool"] + frames["fill"] + frames["stacks"]
     expect_equal(held, frames["total"], f"frames held by somebody {frames}")
+
+
+@case("doctor finds nothing lost under load, nor after servers were killed in the midst of it", timeout=90, only_sidestep=True)
+def doctor_after_death(rig):
+    for _ in range(5):
+        server = rig.start_redis()
+        load = Process(rig.far.command(["redis-benchmark", "-h", rig.near.ipv4, "-c", 50, "-P", 4, "-n", 10_000_000, "-t", "set,get", "-q"]),
+                       rig.scratch / "load.log")
+        try:
+            with rig.carried_by_user_stack(frames=1000, stack_is_alive=False):
+                time.sleep(0.5)
+                expect_health(rig)
+                server.signal(signal.SIGKILL)
+                server.exit_code(5)
+        finally:
+            load.stop()
+        expect_health(rig)
+    report = rig.near.check(rig.sidestep.command("doctor", rig.near.device, "--verbose"))
+    for what in ("frames of the device", "frames in the pool", "buckets of served ports", "processes"):
+        expect(what in report, f"doctor does not speak of {what}: {report[:300]}")
+
+
+def expect_health(rig):
+    code, out, err = rig.near.run(rig.sidestep.command("doctor", rig.near.device), timeout=20)
+    expect(code == 0 and "counts add up" in out, f"{out.strip()} {err.strip()}")

@@ -5,8 +5,11 @@ import time
 
 from case import case, expect, expect_equal
 from rig import product, servers
+from rig.process import wait_until
+from rig.product import TARGET
 from rig.servers import REDIS_PORT
 
+STATIC_ECHO = TARGET / "e2e/static_echo"
 NOBODY = ["setpriv", "--reuid", 65534, "--regid", 65534, "--clear-groups"]
 
 
@@ -92,6 +95,43 @@ def down_under_a_server(rig):
     expect(server.is_running(), "redis-server is gone")
 
 
+@case("a static program, and a script that such a one runs: on the kernel, one line of warning; --strict is an error", timeout=30,
+      only_sidestep=True)
+def program_out_of_reach(rig):
+    script = rig.scratch / "script"
+    script.write_text(f"#!{STATIC_ECHO}\n")
+    script.chmod(0o755)
+    for argv, why in (([STATIC_ECHO, 7000], "statically linked"), ([script], "statically linked")):
+        code, out, err = rig.near.run(rig.sidestep.run_argv(argv))
+        expect(code != 0 and "started" not in out, f"--strict started it all the same: {code}, {out}")
+        expect(why in err, f"the complaint is {err}")
+        expect_one_warning(err)
+    server = rig.start(rig.near, "static", rig.sidestep.run_argv([STATIC_ECHO, 7000], [7000], strict=False))
+    wait_until(lambda: "started" in server.output(), 5, "the server did not start")
+    with rig.carried_by_kernel(frames=4), rig.far.connect(rig.near.ipv4, 7000) as connection:
+        connection.sendall(b"hello")
+        expect_equal(connection.recv(100), b"hello", "echo")
+    expect_one_warning(server.output())
+    expect("running on the kernel" in server.output(), server.output())
+
+
+@case("a program with file capabilities, started by somebody who is not root: on the kernel, one line of warning", timeout=30,
+      only_sidestep=True)
+def program_with_capabilities(rig):
+    program = rig.home("bin") / "echo"
+    shutil.copy("/bin/echo", program)
+    rig.near.check(["setcap", "cap_net_bind_service=ep", program])
+    sidestep = rig_binary(rig)
+    code, out, err = rig.near.run([*NOBODY, *sidestep.run_argv([program, "started"], strict=True)])
+    expect(code != 0 and "started" not in out, f"--strict started it all the same: {code}, {out}")
+    expect("file capabilities" in err, f"the complaint is {err}")
+    code, out, err = rig.near.run([*NOBODY, *sidestep.run_argv([program, "started"], strict=False)])
+    expect_equal((code, out), (0, "started\n"), "the program without --strict")
+    expect_one_warning(err)
+    out = rig.near.check(sidestep.run_argv([program, "started"], strict=True))
+    expect_equal(out, "started\n", "the program started by root, whom it gives nothing")
+
+
 def redis(rig):
     return servers.redis_argv(rig.home("redis"))
 
@@ -111,7 +151,8 @@ def rig_binary(rig):
             return [str(folder / "sidestep"), *map(str, words)]
 
     for file in (product.BINARY, product.LIBRARY):
-        shutil.copy(file, folder)
+        if not (folder / file.name).exists():  # what a process has mapped must stay as it is
+            shutil.copy(file, folder)
     return Copied(rig.near)
 
 

@@ -1,8 +1,14 @@
 """The network changes while connections live: addresses, the device's MAC and MTU, the neighbour, routes."""
 
+import socket
+
 from case import case, expect, expect_equal
+from frames import ACK, PSH, Forge
 from rig.process import wait_until
+from rig.proof import counter
 from rig.servers import REDIS_PORT
+
+from .bad_input import wire_socket
 
 
 def ping(connection):
@@ -99,3 +105,52 @@ def network_routes(rig):
             rig.near.check([*via, "metric", "5"])
             rig.near.check(["ip", "route", "del", "10.55.0.0/16", "metric", "0"])
             ping(s)
+
+
+# Of linux/tcp.h; Python has no names for them.
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
+RECEIVE_QUEUE, SEND_QUEUE = 1, 2
+
+
+def sequence_numbers(connection):
+    """Where a connection of far's kernel is: (what it sends next, what it expects)."""
+    connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    numbers = []
+    for queue in (SEND_QUEUE, RECEIVE_QUEUE):
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, queue)
+        numbers.append(connection.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ) & 0xFFFFFFFF)
+    connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, -1)  # and without a window probe
+    return numbers
+
+
+@case("segments that come in fragments are read, and kill nothing", timeout=60)
+def network_tcp_fragments(rig):
+    rig.start_redis()
+    rig.far.check(["sysctl", "-qw", "net.ipv4.tcp_timestamps=0"])
+    words = b"ECHO 0123456789abcdef0123456789abcdef\r\n" * 20
+    answers = b"$32\r\n0123456789abcdef0123456789abcdef\r\n" * 20
+    with rig.carried_by_user_stack(frames=5), rig.far.connect(rig.near.ipv4, REDIS_PORT) as connection, \
+            wire_socket(rig.far) as wire:
+        ping(connection)
+        forge = Forge(rig.far, rig.near, REDIS_PORT)
+        seq, ack = sequence_numbers(connection)
+        segment = forge.tcp(words, flags=PSH | ACK, source_port=connection.getsockname()[1], seq=seq, ack=ack)
+        cuts = [0, 400, 600, len(segment)]
+        for start, end in zip(cuts, cuts[1:]):
+            more = 0x2000 if end < len(segment) else 0
+            wire.send(forge.ipv4(segment[start:end], fragment=start // 8 | more))
+        # Far's kernel knows of none of it; it sends the same now, and takes the answers then.
+        connection.settimeout(10)
+        if rig.mode == "sidestep":
+            wait_until(lambda: counter(rig.sidestep.status()["stacks"][0], "reassembled") == 1, 5, "it was not put together")
+            expect_equal(rig.sidestep.status()["verdicts"]["redirect_fragment"], 3, "fragments redirected")
+        connection.sendall(words)
+        got = b""
+        while len(got) < len(answers):
+            data = connection.recv(65536)
+            expect(data, "the connection ended")
+            got += data
+        expect_equal(got, answers, "what redis said")
+        # A first fragment alone is forgotten, and the connection goes on.
+        wire.send(forge.ipv4(segment[:400], fragment=0x2000))
+        ping(connection)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from case import case, expect
 from rig import product
-from rig.process import wait_until
+from rig.process import check, wait_until
 
 
 @case("status names the device, its mode, its queues, copy or zero-copy", timeout=30, only_sidestep=True)
@@ -34,13 +34,19 @@ def demo_cleans_up(rig):
     try:
         wait_until(lambda: "redis" in log.read_text() and ours(demo.pid), 30, "the demo did not start")
         os.killpg(demo.pid, signal.SIGINT)
-        demo.wait(20)
+        wait_until(lambda: demo.poll() is not None, 20, lambda: f"the demo goes on: {log.read_text()[-300:]} {inhabitants(demo.pid)}")
     finally:
         demo.kill()
         demo.wait()
     expect(not ours(demo.pid), f"namespaces left: {ours(demo.pid)}")
     expect(not list(Path("/tmp").glob(f"ss-rig-{demo.pid}-*")), "scratch directory left")
     expect(demo.returncode != 0, "an interrupted demo exited with 0")
+
+
+def inhabitants(pid):
+    """Who is in the demo's namespaces, and where each of them waits."""
+    pids = [number for name in ours(pid) for number in check(["ip", "netns", "pids", name]).split()]
+    return check(["ps", "-o", "pid,ppid,stat,wchan:24,args", "-p", ",".join([str(pid), *pids])])
 
 
 def ours(pid):

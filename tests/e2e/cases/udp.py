@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from .clients import as_client
 PORT = 5300
 SERVER = ROOT / "tests/e2e/progs/udp_server.py"
 CLIENT = ROOT / "tests/e2e/progs/udp_client.py"
+WAITS_FIRST = ROOT / "tests/e2e/progs/udp_waits_first.py"
 
 
 def totals(rig, *names):
@@ -45,6 +47,21 @@ def datagrams_by_user_stack(rig, datagrams):
     expect(user_in >= datagrams and user_out >= datagrams, f"the stack received {user_in} datagrams and sent {user_out}")
     expect((kernel_in, kernel_out, left) == (0, 0, 0),
            f"the kernel received {kernel_in} datagrams and sent {kernel_out}; {left} were left to it")
+
+
+@contextlib.contextmanager
+def datagrams_mostly_by_user_stack(rig, datagrams, few=4):
+    """The same where programs and their stacks come and go, and the first datagrams leave by the kernel, which finds the
+    neighbour: so many come in by XDP, and at most a few by near's kernel."""
+    kernel, redirected = rig.near.kernel_datagrams(), rig.witness().redirected
+    yield
+    by_kernel = max(now - then for now, then in zip(rig.near.kernel_datagrams(), kernel))
+    redirected = rig.witness().redirected - redirected
+    if rig.mode == "kernel":
+        expect(by_kernel >= datagrams, f"the kernel carried {by_kernel} datagrams, expected {datagrams} or more")
+        return
+    expect(by_kernel <= few, f"the kernel carried {by_kernel} datagrams")
+    expect(redirected >= datagrams, f"XDP redirected {redirected} frames, expected {datagrams} or more")
 
 
 def ask(client, message, there, timeout=3):
@@ -200,11 +217,16 @@ def udp_port_switched_live(rig):
     with datagrams_by_user_stack(rig, 20):
         exchange(rig, 20)
     ports = rig.sidestep.status()["ports"]
-    expect({"port": PORT, "proto": "udp", "policy": "on", "members": 1} in ports, f"status says {ports}")
+    line = {"port": PORT, "proto": "udp", "policy": "on", "members": 1, "connections": 0, "in_kernel": 0}
+    expect(line in ports, f"status says {ports}")
 
 
 @case("two workers share a UDP port: each has its share, and a peer stays with one", timeout=30)
 def udp_reuseport_workers(rig):
+    ask_two_workers(rig)
+
+
+def ask_two_workers(rig):
     start_server(rig, "workers")
     served = {}
     with datagrams_by_user_stack(rig, 120), contextlib.ExitStack() as stack:
@@ -256,6 +278,38 @@ def try_ask(client, there):
         return ask(client, b"there?", there, timeout=0.3)
 
 
+@case("beside a user socket the kernel's, bound to another address of the same port, has its datagrams; and nobody's are refused",
+      timeout=30)
+def udp_beside_the_kernel(rig):
+    taken, nobodys = (f"{rig.near.ipv4.rsplit('.', 1)[0]}.{host}" for host in (201, 202))
+    for address in (taken, nobodys):
+        rig.near.check(["ip", "address", "add", f"{address}/32", "dev", rig.near.device])
+        rig.far.check(["ip", "neigh", "replace", address, "lladdr", ":".join(f"{octet:02x}" for octet in rig.near.mac()),
+                       "dev", rig.far.device])
+    with rig.near.socket(socket.AF_INET, socket.SOCK_DGRAM) as kernels, far_socket(rig) as client:
+        kernels.bind((taken, PORT))
+        kernels.settimeout(5)
+        server = start_server(rig, "echo", address=rig.near.ipv4, wait=False)
+        wait_until(lambda: answers_v4(rig), 10, "the server did not answer")
+        before, (handed,) = rig.witness().redirected, totals(rig, "foreign_datagrams")
+        for number in range(20):
+            client.sendto(b"%d" % number, (taken, PORT))
+            expect_equal(kernels.recvfrom(100), (b"%d" % number, (rig.far.ipv4, client.getsockname()[1])), "what the kernel's has")
+        if rig.mode == "sidestep":
+            expect(rig.witness().redirected - before >= 20, "XDP did not redirect them")
+            expect_equal(totals(rig, "foreign_datagrams")[0] - handed, 20, "datagrams handed to the kernel")
+        client.connect((nobodys, PORT))
+        client.send(b"anybody?")
+        client.settimeout(5)
+        try:
+            client.recv(100)
+            expect(False, "there is somebody")
+        except ConnectionRefusedError:
+            pass
+        expect(answers_v4(rig), "the server does not answer any more")
+        expect(server.is_running(), server.output())
+
+
 @case("over loopback a user socket is the kernel's", timeout=30)
 def udp_loopback(rig):
     start_server(rig, "echo")
@@ -293,3 +347,87 @@ def look_up(client, there, number, timeout=3):
     answer = ask(client, query, there, timeout)
     expect_equal(struct.unpack(">H", answer[:2])[0], number, "the answer's number")
     return socket.inet_ntoa(answer[-4:])
+
+
+@case("a thread waits on a socket without a port, by each call there is for it, while another sends for the first time",
+      timeout=60)
+def udp_waits_before_first_send(rig):
+    with far_socket(rig) as server:
+        server.bind((rig.far.ipv4, PORT))
+        stop = threading.Event()
+        thread = threading.Thread(target=echo_until, args=(server, stop))
+        thread.start()
+        try:
+            redirected = rig.witness().redirected
+            out = rig.near.check(as_client(rig, [sys.executable, WAITS_FIRST, rig.far.ipv4, PORT])).splitlines()
+        finally:
+            stop.set()
+            thread.join()
+    waits = ("by_recv", "by_recvmsg_with_timeout", "by_poll", "by_select", "by_epoll")
+    wanted = [f"{wait} {first} [b'hello']" for wait in waits for first in ("sendto", "connect")]
+    expect_equal(out, [*wanted, "timeout True", "bound 5399"], "what the client said")
+    if rig.mode == "sidestep":
+        redirected = rig.witness().redirected - redirected
+        expect(redirected >= 5, f"XDP redirected {redirected} frames")
+
+
+# Asks the echo server at HOST PORT over and over; a line of input closes the socket, the next one ends it.
+BUSY_CLIENT = """
+import select, socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(3)
+client.bind(("0.0.0.0", 0))
+there, rounds = (sys.argv[1], int(sys.argv[2])), 0
+print(client.getsockname()[1], flush=True)
+while not select.select([sys.stdin], [], [], 0.01)[0]:
+    client.sendto(b"%d" % rounds, there)
+    assert client.recv(100) == b"%d" % rounds
+    rounds += 1
+client.close()
+sys.stdin.readline()
+print(rounds, flush=True)
+sys.stdin.readline()
+"""
+
+
+@case("a kernel socket bound to a port in a block of ours has its datagrams, and a closed client's port is the kernel's again",
+      timeout=30)
+def udp_ports_of_others(rig):
+    with far_socket(rig) as server, contextlib.ExitStack() as stack:
+        server.bind((rig.far.ipv4, PORT))
+        stop = threading.Event()
+        thread = threading.Thread(target=echo_until, args=(server, stop))
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(stop.set)
+        argv = as_client(rig, [sys.executable, "-c", BUSY_CLIENT, rig.far.ipv4, PORT])
+        client = stack.enter_context(subprocess.Popen(
+            rig.near.command(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        stack.callback(client.kill)
+        own = int(client.stdout.readline())
+        there = (rig.far.ipv4, PORT)
+        redirected = rig.witness().redirected
+        # A resolver binds like this: ports of its own choice, which may lie in anybody's block.
+        block = own & ~0xff
+        others = [port for port in range(block, block + 256) if port != own]
+        for port in others[::8]:
+            ask_from(rig, port, there)
+            time.sleep(0.02)
+        client.stdin.write("close\n")
+        client.stdin.flush()
+        rounds = int(client.stdout.readline())
+        expect(rounds >= 10, f"the client had {rounds} answers")
+        if rig.mode == "sidestep":
+            redirected = rig.witness().redirected - redirected
+            expect(redirected >= 10, f"XDP redirected {redirected} frames")
+        ask_from(rig, own, there)
+        expect(client.poll() is None, "the client is to live until here")
+        client.stdin.write("end\n")
+        client.stdin.flush()
+
+
+def ask_from(rig, port, there):
+    """An echo by a plain socket of near's kernel, bound to a port by itself."""
+    with rig.near.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolver:
+        resolver.bind(("0.0.0.0", port))
+        expect_equal(ask(resolver, b"question %d" % port, there), b"question %d" % port, f"echo at port {port}")

@@ -31,7 +31,7 @@ def main(host, port, closed):
     bound.sendto(b"bound", there)
     print("bound", bound.recv(100))
 
-    # A port that bind() found stays served, whatever is done with the socket before its first use.
+    # A port that bind() found is served, also by the kernel: who wants the error queue has it there.
     odd = socket.socket(family, socket.SOCK_DGRAM)
     odd.settimeout(3)
     odd.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))

@@ -72,6 +72,10 @@ impl Steer {
         self.set(names::EPHEMERAL, ephemeral_index(port), entry.to_ne_bytes());
     }
 
+    pub(crate) fn datagram_port(&mut self, port: u16, entry: u64) {
+        self.set(names::DATAGRAM_PORTS, u32::from(port), entry.to_ne_bytes());
+    }
+
     pub(crate) fn flow(&mut self, key: &FlowKey, stack: u32) {
         self.insert(names::FLOWS, key.to_bytes(), stack);
     }

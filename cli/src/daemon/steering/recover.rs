@@ -1,6 +1,6 @@
 //! What a daemon of before told the XDP program, read back from the program's maps: they live as long as it is attached.
 
-use super::{Block, Group, Port, Steering};
+use super::{Block, Group, Port, Steering, rebalance};
 use crate::failure::{Context, Outcome, fail};
 use aya::maps::{Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
@@ -58,20 +58,38 @@ impl Steering {
         }
         self.free_blocks =
             blocks.iter().rev().copied().filter(|b| !self.blocks.iter().any(|used| used.number == *b)).collect();
+        self.recover_groups(has_members)
+    }
+
+    /// The entry of a port that is off names a group only if the operator switched it off; one that nobody serves has given
+    /// its group back, perhaps to another port.
+    fn recover_groups(&mut self, has_members: impl Fn(Port) -> bool) -> Result<(), aya::maps::MapError> {
+        let mut are_off = Vec::new();
         for proto in [Proto::Tcp, Proto::Udp] {
-            for port in 0..=u16::MAX {
-                let entry = PortEntry::from_bytes(self.policy.get(&policy_index(proto, port), 0)?);
-                let port = (proto as u8, port);
-                if entry != PortEntry::new(PortState::Off, 0, 0) || has_members(port) {
+            for number in 0..=u16::MAX {
+                let entry = PortEntry::from_bytes(self.policy.get(&policy_index(proto, number), 0)?);
+                let port = (proto as u8, number);
+                if entry.state() != PortState::Off {
                     let group = self.recover_group(entry)?;
                     self.groups.insert(port, group);
+                } else if has_members(port) {
+                    are_off.push((port, entry));
+                } else if entry.flags != 0 {
+                    self.unpinned.insert(port); // to be looked at, and written anew
                 }
+            }
+        }
+        for (port, entry) in are_off {
+            let group = self.recover_group(entry)?;
+            if self.groups.values().all(|other| other.id != group.id) {
+                self.groups.insert(port, group);
             }
         }
         Ok(())
     }
 
-    /// The group of a port: its members are those who own its buckets.
+    /// The group of a port: its members are those who own its buckets. Others are remembered later
+    /// ([`Steering::remember_member`]).
     fn recover_group(&self, entry: PortEntry) -> Result<Group, aya::maps::MapError> {
         let mut group = Group::new(entry.group.min(MAX_GROUPS as u16 - 1));
         group.has_kernel_flows = entry.flags & PORT_KERNEL_FLOWS != 0;
@@ -81,6 +99,8 @@ impl Steering {
         group.members = group.owners.iter().filter(|o| **o != NO_STACK).map(|o| o - 1).collect();
         group.members.sort_unstable();
         group.members.dedup();
+        // Its buckets may have been on the move.
+        group.is_uneven = rebalance(&group.owners, &group.members) != group.owners;
         Ok(group)
     }
 }

@@ -68,6 +68,31 @@ fn refused() {
 }
 
 #[test]
+fn what_was_on_its_way_to_a_connection_that_is_reset_says_nothing_of_steering() {
+    let mut net = Net::new(1);
+    let (_, server, client) = pair(&mut net);
+    release(&mut net, SERVER, server);
+    // The client has not heard of it yet: a request, and then its end.
+    send(&mut net, CLIENT, client, b"request").unwrap();
+    for is_last in [false, true] {
+        if is_last {
+            release(&mut net, CLIENT, client);
+        }
+        let now = net.now();
+        let out = net.hosts[CLIENT].engine().poll_transmit(now).unwrap();
+        let bytes = net.hosts[CLIENT].engine().frames().bytes(out.frame)[usize::from(out.off)..]
+            [..usize::from(out.len)]
+            .to_vec();
+        net.hosts[CLIENT].complete(out.frame);
+        assert!(net.hosts[SERVER].receive(now, &bytes));
+    }
+    let drops = net.hosts[SERVER].engine().counters().drops;
+    let counts = [Drop::DataAfterClose, Drop::AfterReset, Drop::NoSocket].map(|reason| drops.of(reason));
+    assert_eq!(counts, [1, 1, 0]);
+    finish(net);
+}
+
+#[test]
 fn a_second_connect_tells_the_outcome_once() {
     let mut net = Net::new(1);
     let listener = listen(&mut net, 16);

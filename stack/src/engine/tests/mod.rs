@@ -1,15 +1,22 @@
 //! Two engines and a wire. `lifecycle`: opening, closing, dying; `bulk`: data under loss; `buffers`: how large they get;
-//! `malformed`: hostile frames; `chaos`: anything at all; `farewell`: a stack starts over; `scarce`: few frames; `flood`: SYNs
-//! without end; `fast_open`: data on them; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `limits`: full
+//! `attendance`: who waits to accept; `audit`: the books; `malformed`: hostile frames; `ending`: how calls see a connection go; `chaos`: anything at all; `farewell`: a stack starts over;
+//! `scarce`: few frames; `flood`: SYNs
+//! without end; `fast_open`: data on them; `emigration`: from stack to stack, `emigration_chaos`: at any moment; `fragments`: segments in parts; `opening`: who restarts, repeats or comes back; `icmp`: what routers say; `limits`: full
 //! tables; `link`: VLANs, a device that changes; `next_hop`: where frames go; `pacing`: how fast, and what the IP header says; `ring`: frames
 //! that have not left yet; `sockets`: the smaller calls; `urgent`: urgent data. `raw` makes segments by hand.
 
+mod attendance;
+mod audit;
 mod buffers;
 mod bulk;
 mod chaos;
+mod emigration;
+mod emigration_chaos;
+mod ending;
 mod farewell;
 mod fast_open;
 mod flood;
+mod fragments;
 mod icmp;
 mod lifecycle;
 mod limits;
@@ -95,6 +102,7 @@ pub(crate) fn assert_clean(net: &mut Net) {
     net.run_dry();
     net.step(net.now());
     for host in 0..2 {
+        while net.hosts[host].engine().take_foreign_datagram(|_| ()).is_some() {} // the daemon's to hand on
         let population = net.hosts[host].engine().population();
         assert_eq!((population.connections, population.time_waits), (0, 0), "host {host}");
         assert_eq!(net.hosts[host].frames_held(), 0, "host {host} leaks frames");

@@ -210,7 +210,7 @@ fn in_window(net: &mut Net, local: Endpoint) -> Seq {
     let engine = net.hosts[SERVER].engine();
     let Some(entry) = engine.lookup(&flow) else { panic!("no connection") };
     let crate::engine::flows::Entry::Connection(conn) = entry else { panic!("no connection") };
-    engine.conns[conn].farewell().unwrap().ack + 100
+    engine.conns[conn].farewells()[0].unwrap().ack + 100
 }
 
 /// The client closed first; its TIME-WAIT has the flow.
@@ -359,7 +359,7 @@ fn linger2_below_zero_leaves_no_fin_wait_2() {
     let (_, server, client) = pair(&mut net);
     let now = net.now();
     let mut engine = net.hosts[CLIENT].engine();
-    for (value, told) in [(-1, -1), (0, 60), (121, 60), (120, 120), (-7, -1)] {
+    for (value, told) in [(-1, -1), (0, 60), (121, 120), (120, 120), (-7, -1)] {
         engine.set_option(now, client, SocketOption::FinTimeout, value).unwrap();
         assert_eq!(engine.option(client, SocketOption::FinTimeout), Ok(told), "{value}");
     }

@@ -93,6 +93,12 @@ pub(super) struct Bbr {
 }
 
 impl Bbr {
+    /// For tools: octets a second, the smallest round trip in microseconds, and both gains in 1/256.
+    pub(super) fn told(&self) -> (u64, u32, u32, u32) {
+        let rate = u64::from(self.bandwidth.max()) * BW_UNIT;
+        (rate, self.min_rtt_us, self.pacing_gain() as u32, self.cwnd_gain() as u32)
+    }
+
     /// The connection stands, or it changes to this algorithm.
     pub(super) fn start(&mut self, window: &mut Window, rate: &RateSampler, now: Instant, srtt_us: u32) {
         window.ssthresh = CWND_MAX;

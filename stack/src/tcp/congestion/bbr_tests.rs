@@ -101,6 +101,7 @@ impl Link {
             srtt_us: rtt_us,
             is_recovering,
             is_cwnd_limited: true,
+            is_paced: false,
             rate,
             mss: MSS,
         });
@@ -289,6 +290,7 @@ fn numbers_beyond_all_sense_do_no_harm() {
                     srtt_us: a,
                     is_recovering: i % 2 == 0,
                     is_cwnd_limited: true,
+                    is_paced: false,
                     rate: super::super::RateSample {
                         delivered: a,
                         interval_us: b,

@@ -65,7 +65,8 @@ impl Cubic {
     /// Slow start. Returns the octets acknowledged that it has no use for.
     fn start_slowly(&mut self, window: &mut Window, delivery: &Delivery) -> u32 {
         // RFC 9406 §4.3: only while nothing is known of the path.
-        let growth = if window.ssthresh == CWND_MAX { self.hystart.on_ack(delivery) } else { Some(delivery.acked) };
+        let growth =
+            if window.ssthresh == CWND_MAX { self.hystart.on_ack(delivery, window.cwnd) } else { Some(delivery.acked) };
         let Some(growth) = growth else {
             window.ssthresh = window.cwnd;
             return delivery.acked;

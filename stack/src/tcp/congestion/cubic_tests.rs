@@ -24,6 +24,7 @@ fn delivery(now: Instant, acked: u32, rtt_us: u32) -> Delivery {
         srtt_us: rtt_us,
         is_recovering: false,
         is_cwnd_limited: true,
+        is_paced: false,
         rate: RateSample::default(),
         mss: MSS,
     }
@@ -302,7 +303,8 @@ fn slow_start_ends_when_round_trips_grow_before_it_overshoots() {
 fn jitter_does_not_end_slow_start() {
     let mut start = SlowStart::new();
     let mut random = 7u32;
-    for round in 0..9 {
+    // Seven rounds: the next one's acknowledgements take more than half a round trip to come, and that does end it.
+    for round in 0..7 {
         let before = start.c.cwnd();
         start.round(|_, _| {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -314,15 +316,43 @@ fn jitter_does_not_end_slow_start() {
 }
 
 #[test]
+fn slow_start_ends_when_half_a_round_trip_is_full_of_acknowledgements() {
+    // One in 20 µs: 1250 of them take the half of 50 ms.
+    let mut start = SlowStart::new();
+    while !start.is_over() {
+        start.round(|_, _| 50_000);
+        assert!(start.c.cwnd() < 2600 * MSS, "{} segments", start.c.cwnd() / MSS);
+    }
+    assert!(start.c.cwnd() >= 1250 * MSS, "{} segments", start.c.cwnd() / MSS);
+}
+
+#[test]
+fn acknowledgements_with_gaps_are_no_train() {
+    let mut start = SlowStart::new();
+    for _ in 0..5 {
+        start.round(|_, _| 50_000);
+    }
+    for _ in 0..2 {
+        let before = start.c.cwnd();
+        start.now += 3_000; // nothing came for so long in the midst of it
+        start.una = start.una.wrapping_add(MSS);
+        let nxt = start.una.wrapping_add(start.c.cwnd());
+        start.c.on_ack(&Delivery { una: start.una, nxt, ..delivery(at(start.now + 40_000), MSS, 50_000) });
+        assert_eq!(start.c.cwnd(), before + MSS);
+    }
+    assert!(!start.is_over());
+}
+
+#[test]
 fn careful_slow_start_becomes_bold_again_when_round_trips_fall() {
     let mut start = SlowStart::new();
     start.round(|_, _| 50_000);
     start.round(|_, _| 50_000);
     // Something else used the path for a while.
-    start.round(|_, _| 70_000);
+    start.round(|_, _| 60_000);
     assert!(start.is_careful() && !start.is_over());
     let before = start.c.cwnd();
-    start.round(|_, _| 70_000);
+    start.round(|_, _| 60_000);
     assert_eq!(start.c.cwnd(), before + before / 4);
     start.round(|_, _| 50_000);
     assert!(!start.is_careful() && !start.is_over());
@@ -338,9 +368,23 @@ fn slow_start_that_stays_careful_ends_after_five_rounds() {
     start.round(|_, _| 50_000);
     let mut rounds = 0;
     while !start.is_over() {
-        start.round(|_, _| 80_000);
+        start.round(|_, _| 60_000);
         rounds += 1;
         assert!(rounds < 10);
     }
     assert!((5..=6).contains(&rounds), "{rounds}");
+}
+
+#[test]
+fn round_trips_longer_by_a_quarter_end_slow_start_within_the_round() {
+    let mut start = SlowStart::new();
+    start.round(|_, _| 50_000);
+    start.round(|_, _| 50_000);
+    let before = start.c.cwnd();
+    // Not by few samples: one acknowledgement that was late is no queue.
+    start.round(|i, _| if i < 7 { 62_500 } else { 50_000 });
+    assert_eq!((start.c.cwnd(), start.is_over()), (2 * before, false));
+    let before = start.c.cwnd();
+    start.round(|_, _| 62_500);
+    assert!(start.is_over() && start.c.cwnd() < before + 9 * MSS, "{}", start.c.cwnd() / MSS);
 }

@@ -73,6 +73,8 @@ pub(super) struct Delivery {
     pub(super) is_recovering: bool,
     /// The window, and not the application or the peer, held the sender back (RFC 7661, as Linux tests it).
     pub(super) is_cwnd_limited: bool,
+    /// A pace, and not the window alone, spaces what is sent.
+    pub(super) is_paced: bool,
     pub(super) rate: RateSample,
     pub(super) mss: u32,
 }
@@ -189,6 +191,14 @@ impl Congestion {
         self.window.ssthresh
     }
 
+    /// What TCP_CC_INFO tells of an algorithm that has something to tell.
+    pub(super) fn told(&self) -> Option<(u64, u32, u32, u32)> {
+        match &self.private {
+            Private::Bbr(bbr) => Some(bbr.told()),
+            _ => None,
+        }
+    }
+
     pub(super) fn algorithm(&self) -> Algorithm {
         match self.private {
             Private::Reno(_) => Algorithm::Reno,
@@ -221,6 +231,20 @@ impl Congestion {
     /// A probe of the path made segments longer: the window is one of them at least (RFC 5681 §3.1).
     pub(super) fn hold_a_segment(&mut self, mss: u32) {
         self.window.cwnd = self.window.cwnd.max(mss);
+    }
+
+    /// An acknowledgement came outside recovery. True: there is nothing to tell the algorithm, for a window that does not
+    /// hold the sender back does not grow.
+    #[inline]
+    pub(super) fn passes(&mut self, now: Instant, is_cwnd_limited: bool) -> bool {
+        let passes = !is_cwnd_limited && !self.rules_recovery();
+        if passes {
+            self.is_reducing = false;
+            if let Private::Cubic(cubic) = &mut self.private {
+                cubic.pass(now);
+            }
+        }
+        passes
     }
 
     /// An acknowledgement came that tells something new. Also during recovery: then windows grow only after a timeout.
@@ -348,6 +372,7 @@ mod tests {
             srtt_us: 0,
             is_recovering: false,
             is_cwnd_limited,
+            is_paced: false,
             rate: RateSample::default(),
             mss: 1000,
         };

@@ -106,11 +106,12 @@ impl Sender {
 
 impl Tally {
     /// The payload of a frame is known to be delivered: selectively, or by the acknowledgement.
-    #[inline]
+    #[inline(never)]
     pub(super) fn note_delivered(&mut self, meta: &FrameMeta, now: Instant, is_selective: bool) {
         let rtt_us = elapsed_us(meta.sent_at, now);
         let end = end_of(meta);
         self.delivered += u32::from(meta.len);
+        self.delivered_segments += 1;
         self.newly_sacked |= is_selective;
         if meta.transmissions == 1 {
             let oldest = if is_selective { &mut self.sacked_rtt_us } else { &mut self.oldest_rtt_us };

@@ -1,11 +1,11 @@
 //! A recovery from its beginning to its end: what each acknowledgement and each timeout means for it.
 
-use super::super::congestion::{Delivery, Signal};
+use super::super::congestion::{Delivery, RateSample, Signal};
 use super::super::sender::elapsed_us;
 use super::super::{Context, Seq, Tcb};
 use super::prr::Prr;
 use super::tlp::Probe;
-use super::{Phase, Tally};
+use super::{Newest, Phase, Tally};
 use crate::time::MS;
 
 impl Tcb {
@@ -30,12 +30,7 @@ impl Tcb {
     #[inline]
     pub(in crate::tcp) fn recover_on_ack(&mut self, cx: &mut Context<'_, '_>, tally: &mut Tally) {
         if let Some(newest) = &tally.newest {
-            let age_ms = newest.rtt_us / MS as u32;
-            let sent_stamp = self.stamp(cx).map(|now| now.wrapping_sub(age_ms));
-            // The echo is that of what filled the front, and tells of nothing else (RFC 7323 §4.3).
-            let is_front = tally.acked > 0 && !newest.seq.is_after(self.snd.una - tally.acked);
-            let is_echo_older = matches!((tally.echo, sent_stamp), (Some(echo), Some(sent))
-                if is_front && newest.was_resent && echo != 0 && Seq(echo).is_before(Seq(sent)));
+            let is_echo_older = newest.was_resent && self.is_echo_older(cx, tally, newest);
             self.recovery.rack.advance(newest, cx.now, self.rtt.min_us(), is_echo_older);
         }
         let was_recovering = self.recovery.phase != Phase::Open;
@@ -44,7 +39,20 @@ impl Tcb {
         } else {
             self.recover(cx, tally);
         }
+        if was_recovering && self.recovery.phase != Phase::Loss {
+            self.note_repaired(cx.now);
+        }
         self.tell_congestion(cx, tally, was_recovering);
+    }
+
+    /// Whether the echo tells of a transmission before the last one of the newest frame. It is that of what filled the
+    /// front, and tells of nothing else (RFC 7323 §4.3).
+    #[cold]
+    fn is_echo_older(&self, cx: &Context<'_, '_>, tally: &Tally, newest: &Newest) -> bool {
+        let is_front = tally.acked > 0 && !newest.seq.is_after(self.snd.una - tally.acked);
+        let sent_stamp = self.stamp(cx).map(|now| now.wrapping_sub(newest.rtt_us / MS as u32));
+        matches!((tally.echo, sent_stamp), (Some(echo), Some(sent))
+            if is_front && echo != 0 && Seq(echo).is_before(Seq(sent)))
     }
 
     /// Nothing is lost, out of order, or to be undone.
@@ -165,6 +173,27 @@ impl Tcb {
     fn tell_congestion(&mut self, cx: &mut Context<'_, '_>, tally: &Tally, was_recovering: bool) {
         let rate = self.congestion.rate.sample(cx.now, self.rtt.min_us(), &tally.carried);
         let lost = self.snd.board.lost_total.wrapping_sub(tally.prior_lost_total);
+        let is_recovering = was_recovering || self.recovery.phase != Phase::Open;
+        let is_news = tally.delivered | tally.acked | lost != 0;
+        if is_news && (is_recovering || !self.congestion.passes(cx.now, self.is_cwnd_limited())) {
+            self.tell_delivery(cx, tally, is_recovering, lost, rate);
+        }
+        if tally.ended {
+            self.end_reduction(cx);
+        } else if self.recovery.phase == Phase::Recovering && tally.delivered > 0 {
+            self.reduce_window(tally.delivered, tally.acked > 0 && lost == 0);
+        }
+    }
+
+    #[inline(never)]
+    fn tell_delivery(
+        &mut self,
+        cx: &mut Context<'_, '_>,
+        tally: &Tally,
+        is_recovering: bool,
+        lost: u32,
+        rate: RateSample,
+    ) {
         let in_flight = self.snd.pipe();
         let delivery = Delivery {
             now: cx.now,
@@ -177,19 +206,13 @@ impl Tcb {
             nxt: self.snd.nxt.0,
             rtt_us: tally.newest.filter(|n| !n.was_resent && !tally.has_resent).map(|n| n.rtt_us),
             srtt_us: self.rtt.srtt_us(),
-            is_recovering: was_recovering || self.recovery.phase != Phase::Open,
+            is_recovering,
             is_cwnd_limited: self.is_cwnd_limited(),
+            is_paced: self.pace().is_some(),
             rate,
             mss: u32::from(self.snd.mss),
         };
-        if tally.delivered | tally.acked | lost != 0 {
-            self.congestion.on_ack(&delivery);
-        }
-        if tally.ended {
-            self.end_reduction(cx);
-        } else if self.recovery.phase == Phase::Recovering && tally.delivered > 0 {
-            self.reduce_window(tally.delivered, tally.acked > 0 && lost == 0);
-        }
+        self.congestion.on_ack(&delivery);
     }
 
     pub(in crate::tcp) fn note_sent_in_recovery(&mut self, octets: u32) {

@@ -120,6 +120,8 @@ pub(super) struct Tally {
     /// Octets newly below SND.UNA; and those newly known to be delivered.
     pub(super) acked: u32,
     delivered: u32,
+    /// The latter in frames.
+    pub(super) delivered_segments: u32,
     /// Round trips of what was sent once: the oldest frame acknowledged, the first reported.
     oldest_rtt_us: Option<u32>,
     sacked_rtt_us: Option<u32>,

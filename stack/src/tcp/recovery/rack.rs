@@ -111,6 +111,7 @@ impl Tcb {
     pub(super) fn note_reordering(&mut self, tally: &Tally) {
         let Some(seq) = tally.reordered_from else { return };
         let distance = tally.fack.since(seq).div_ceil(u32::from(self.snd.mss.max(1)));
+        self.reord_seen = self.reord_seen.saturating_add(1);
         let rack = &mut self.recovery.rack;
         rack.saw_reordering = true;
         rack.reordering = rack.reordering.max(distance.min(REORDERING_MAX) as u16);

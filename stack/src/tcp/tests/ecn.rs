@@ -232,3 +232,19 @@ fn two_of_us_agree_and_carry_data() {
     let now = pair.now;
     assert_eq!(pair.hosts[1].read(now, 200_000).len(), 60_000);
 }
+
+#[test]
+fn tools_are_told_what_was_delivered_under_marks() {
+    let mut host = agreed();
+    let told = |host: &Host| {
+        let info = host.tcb.info(at_ms(1100));
+        (info.ecn_seen, info.delivered, info.delivered_ce)
+    };
+    assert_eq!(told(&host), (false, 1, 0));
+    host.write(at_ms(1001), &[7; 3000]);
+    drain(&mut host, at_ms(1001));
+    host.arrive(at_ms(1010), &Segment { ecn: ECT_0, ..segment(5001, OUR_ISS + 1 + 1460, ACK) }, b"data");
+    assert_eq!(told(&host), (true, 2, 0));
+    host.arrive(at_ms(1011), &segment(5005, OUR_ISS + 1 + 3000, ACK | ECE), b"");
+    assert_eq!(told(&host), (true, 4, 2));
+}

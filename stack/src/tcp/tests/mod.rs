@@ -8,6 +8,7 @@ mod fast_path;
 mod handshake;
 mod harness;
 mod icmp;
+mod info;
 mod loss;
 mod pacing;
 mod path_mtu;

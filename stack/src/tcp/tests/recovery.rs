@@ -210,7 +210,7 @@ fn a_little_reordering_costs_nothing() {
     path.run(|s| if s.offset == 7 * M { Fate::Late(8 * MS) } else { Fate::Arrives });
     assert_eq!(path.resent(), 0);
     let info = path.host.tcb.info(path.now);
-    assert!(info.reordering >= 3 && info.snd_ssthresh > 1 << 20);
+    assert!(info.reordering >= 3 && info.reord_seen > 0 && info.snd_ssthresh > 1 << 20);
 }
 
 /// Every fifth segment is late by a part of the round trip, and is overtaken by many.

@@ -6,6 +6,7 @@ use super::view::View;
 use super::{answers, hosts, sending};
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::engine::flows::Entry;
+use crate::tcp::State;
 use crate::testing::Host;
 use crate::testing::alloc::collections::{BTreeMap, BTreeSet};
 use crate::testing::alloc::format;
@@ -162,7 +163,11 @@ impl Watcher for Monitor {
             let is_young = |at: &Key, view: &View| match engine.lookup(&flow_of(at)) {
                 Some(Entry::Connection(conn)) => {
                     let info = engine.conns[conn].info(now);
-                    info.bytes_sent == 0 && (view.sent_to > 0 || view.acked > Some(info.bytes_received as i64))
+                    // A FIN is an octet of the view's, and none that Linux counts as sent.
+                    let has_closed = !matches!(info.state, State::SynReceived | State::Established | State::CloseWait);
+                    info.bytes_sent == 0
+                        && !has_closed
+                        && (view.sent_to > 0 || view.acked > Some(info.bytes_received as i64))
                 }
                 _ => false,
             };

@@ -353,7 +353,11 @@ impl Sim {
         }
         self.buffer = buffer;
         self.note(result, &format!("end {key} on host {host}"));
-        let verdict = hosts::check(&mut self.network.hosts[host], now);
+        let host_itself = &mut self.network.hosts[host];
+        let mut verdict = hosts::check(host_itself, now);
+        if now.micros().is_multiple_of(64) {
+            verdict = verdict.and_then(|()| hosts::check_books(host_itself)); // which looks at every slot
+        }
         self.note(verdict, &format!("host {host}, after end {key} acted"));
     }
 
