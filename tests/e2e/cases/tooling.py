@@ -1,5 +1,6 @@
 """The project's own tools keep their promises."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -30,7 +31,9 @@ def demo_cleans_up(rig):
     words = [sys.executable, product.ROOT / "bench/demo.py", "--rounds", "1", "--seconds", "1"]
     words += ["--kernel-only"] if rig.mode == "kernel" else []
     with open(log, "wb") as out:
-        demo = subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True)
+        # Somebody's background job ignores Ctrl-C, and what it starts inherits that.
+        heeds_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        demo = subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True, preexec_fn=heeds_ctrl_c)
     try:
         wait_until(lambda: "redis" in log.read_text() and ours(demo.pid), 30, "the demo did not start")
         os.killpg(demo.pid, signal.SIGINT)
