@@ -173,6 +173,6 @@ void ct_keep_small(int fd);
 void ct_go_deaf(int fd);
 void ct_nap(int ms);
 /* What is under way has arrived. */
-#define SETTLE() ct_nap(20)
+#define SETTLE() ct_nap(30)
 
 #endif

@@ -100,9 +100,7 @@ CASE(no_room, BOTH)
 {
 	int ep = watch(fd, ALL_BITS, 1);
 	show_wait(ep, 0);
-	fill(fd);
-	SETTLE();
-	fill(fd);
+	ct_fill(fd);
 	show_wait(ep, 0);
 	PEER(char b[65536]; while (recv(fd, b, sizeof b, MSG_DONTWAIT) > 0 || poll(&(struct pollfd){fd, POLLIN, 0}, 1, 100) > 0) {});
 	show_wait(ep, 2000);

@@ -51,9 +51,7 @@ CASE(by_the_other_names, BOTH)
 	PEER(send(fd, "a", 1, 0));
 	show_wait(ep, 1000);
 	show_wait(ep, 10);
-	fill(fd);
-	SETTLE();
-	fill(fd);
+	ct_fill(fd);
 	show_wait(room, 10);
 	PEER_LATER(char b[65536]; while (poll(&(struct pollfd){fd, POLLIN, 0}, 1, 200) > 0 && recv(fd, b, sizeof b, 0) > 0) {});
 	show_wait(room, 2000);
@@ -78,9 +76,7 @@ CASE(edge_of_room, BOTH)
 	SHOW(send(fd, "a", 1, 0));
 	SETTLE();
 	show_wait(ep, 10);
-	fill(fd);
-	SETTLE();
-	fill(fd);
+	ct_fill(fd);
 	show_wait(ep, 10);
 	PEER_LATER(char b[65536]; while (poll(&(struct pollfd){fd, POLLIN, 0}, 1, 200) > 0 && recv(fd, b, sizeof b, 0) > 0) {});
 	show_wait(ep, 2000);

@@ -39,9 +39,7 @@ CASE(states, BOTH | BOTH6)
 	SHOW(recv(fd, b, 1, MSG_OOB));
 	SHOW(drain(fd));
 	ct_show_poll(fd, ~0, 0);
-	fill(fd);
-	SETTLE();
-	fill(fd);
+	ct_fill(fd);
 	ct_show_poll(fd, ~0, 0);
 	PEER(shutdown(fd, SHUT_WR));
 	ct_show_poll(fd, ~0, 1000);

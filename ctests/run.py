@@ -33,6 +33,7 @@ from rig.setup import Rig, end_on_signals  # noqa: E402
 OUT = product.TARGET / "ctests"
 LIMIT_S = int(os.environ.get("CT_LIMIT_S", "10"))
 FIRST_PORT, PORTS_EACH = 7100, 8
+CHOOSE_ABOVE = "echo 32768 60999 > /proc/sys/net/ipv4/ip_local_port_range"
 CFLAGS = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wtrampolines", "-Wno-unused-parameter",
           "-Wno-stringop-overread", "-Wno-stringop-overflow", "-Wno-nonnull", "-Wno-unused-result", "-pthread"]  # cases pass what is wrong
 
@@ -215,8 +216,10 @@ def run_all(jobs, pairs):
 
 
 def make_acquainted(rig):
-    """The kernel sends to a neighbour whose MAC is not known. Reserved ports are not for the peer's own choice."""
-    rig.far.check(["sh", "-c", "echo 32768 60999 > /proc/sys/net/ipv4/ip_local_port_range; echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse"])
+    """The kernel sends to a neighbour whose MAC is not known. The cases' own ports are not for the kernel's choice."""
+    rig.far.check(["sh", "-c", f"{CHOOSE_ABOVE}; echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse"])
+    if rig.mode == "kernel":  # under sidestep the daemon has laid hands on the range already
+        rig.near.check(["sh", "-c", CHOOSE_ABOVE])
     for here, there in ((rig.near, rig.far), (rig.far, rig.near)):
         # What one case's connection found out about the path (its reordering, say) is nothing to the next one's.
         here.check(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_no_metrics_save"])

@@ -37,9 +37,7 @@ CASE(states, BOTH | BOTH6)
 	SETTLE();
 	show_select(fd, 0);
 	SHOW(drain(fd));
-	fill(fd);
-	SETTLE();
-	fill(fd);
+	ct_fill(fd);
 	show_select(fd, 0);
 	PEER(shutdown(fd, SHUT_WR));
 	SETTLE();

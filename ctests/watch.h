@@ -92,10 +92,4 @@ static inline long drain(int fd)
 	return sum;
 }
 
-/* Writes until there is no room, and has it tried in vain. */
-static inline void fill(int fd)
-{
-	static char b[65536];
-	while (send(fd, b, sizeof b, MSG_DONTWAIT) > 0) {}
-}
 #endif
