@@ -1,8 +1,9 @@
-//! Questions to rtnetlink, one at a time: send, read until the answer is complete, understand its error.
+//! Questions to netlink, one at a time: send, read until the answer is complete, understand its error.
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::{Socket, SocketAddr};
 use std::io;
 
 const NLMSG_ERROR: u16 = 2;
@@ -16,8 +17,18 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
+    /// To rtnetlink(7).
     pub(crate) fn open() -> io::Result<Requests> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Requests::to(NETLINK_ROUTE)
+    }
+
+    /// To sock_diag(7).
+    pub(crate) fn open_sock_diag() -> io::Result<Requests> {
+        Requests::to(NETLINK_SOCK_DIAG)
+    }
+
+    fn to(protocol: isize) -> io::Result<Requests> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_ext_ack(true)?;
@@ -49,8 +60,21 @@ impl Requests {
     fn collect(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.send(message, flags)?;
         let mut all = Vec::new();
-        self.answers(|message| all.push(message))?;
+        self.answers(|message| all.extend(parse(message)))?;
         Ok(all)
+    }
+
+    /// A question with many answers, of a family whose messages the library does not know: what follows their headers.
+    pub(crate) fn dump_bytes(&mut self, kind: u16, body: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+        bytes.extend(self.sequence.to_ne_bytes());
+        bytes.extend([0; 4]); // the port of the asker: the kernel knows it
+        bytes.extend(body);
+        self.socket.send(&bytes, 0)?;
+        self.answers(|message| take(&message[HEADER..]))
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
@@ -66,7 +90,7 @@ impl Requests {
     }
 
     /// Reads up to the end of the answer to the last request: DONE, or ERROR (whose code 0 is the acknowledgement).
-    fn answers(&mut self, mut take: impl FnMut(RouteNetlinkMessage)) -> io::Result<()> {
+    fn answers(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
             if bytes.is_empty() {
@@ -76,11 +100,7 @@ impl Requests {
                 match kind(message) {
                     NLMSG_DONE => return Ok(()),
                     NLMSG_ERROR => return error(message),
-                    _ => {
-                        if let Some(message) = parse(message) {
-                            take(message);
-                        }
-                    }
+                    _ => take(message),
                 }
             }
         }

@@ -4,16 +4,12 @@
 //! stack and its share of the port's buckets. Who comes to one that does not ask is sent on (`lines.rs`), which is dear if it is
 //! done for everybody. So after some in a row the stack's buckets go to those who ask. It stays in the group, and gets
 //! buckets again when it is seen to ask: the daemon looks once a second while somebody has none.
-//!
-//! Moving them this way takes no pause, in which connections would go to the kernel: whoever loses buckets is locked from before
-//! its live flows are pinned until what came by the old entries is dealt with. Nobody can have seen an answer to that by then.
-//! Should the daemon die in between, what was not pinned yet is refused where it comes to; it is some packets at most.
 
 use super::Daemon;
 use super::groups::STRAYS;
 use super::locks::{Held, lock_patiently};
-use super::moves::{pin_held, send_on_unpinned, send_on_waiting};
-use super::steering::{Plan, Port, Steering};
+use super::moves::{send_on_waiting, shift};
+use super::steering::{Port, Steering};
 use sidestep_stack::arena::Proto;
 use sidestep_stack::socket::Attendance;
 use std::collections::BTreeSet;
@@ -35,8 +31,8 @@ pub(super) fn follow(held: &mut Held<'_>, steering: &mut Steering, port: Port, f
     steering.put_off(port, from, strays.saturating_add(price));
     let asking = who_asks(held, port);
     if !asking.contains(&from)
-        && let Some(plan) = steering.plan_follow(port, from, &asking)
-        && shift(held, steering, plan)
+        && let Some(mut plan) = steering.plan_follow(port, from, &asking)
+        && shift(held, steering, &mut plan)
     {
         send_on_waiting(held, steering, port, from);
     }
@@ -46,22 +42,6 @@ pub(super) fn follow(held: &mut Held<'_>, steering: &mut Steering, port: Port, f
 fn who_asks(held: &Held<'_>, port: Port) -> Vec<u32> {
     let asks = held.guards.iter().filter(|(_, guard)| guard.attendance_at(port.1) != Attendance::None);
     asks.map(|(stack, _)| *stack).collect()
-}
-
-/// Moves the buckets, if all concerned are held.
-fn shift(held: &mut Held<'_>, steering: &mut Steering, mut plan: Plan) -> bool {
-    if !plan.everybody().iter().all(|stack| held.guards.contains_key(stack)) {
-        return false;
-    }
-    let port = plan.port;
-    held.drain();
-    pin_held(held, steering, &mut plan);
-    steering.commit(&plan);
-    // Those who get buckets do not look at what comes before they have the TIME-WAITs, and know the cookies.
-    send_on_unpinned(held, steering, &plan);
-    held.hand_over_time_waits(port, |flow| steering.steered_to(port, flow));
-    held.share_cookies(port);
-    true
 }
 
 impl Daemon {
@@ -74,8 +54,8 @@ impl Daemon {
             let members: BTreeSet<u32> = self.steering.members(port).iter().copied().collect();
             let mut held = Held::lock(&self.stacks, &members);
             let asking = who_asks(&held, port);
-            if let Some(plan) = self.steering.plan_return(port, &asking) {
-                shift(&mut held, &mut self.steering, plan);
+            if let Some(mut plan) = self.steering.plan_return(port, &asking) {
+                shift(&mut held, &mut self.steering, &mut plan);
             }
             held.flush();
         }

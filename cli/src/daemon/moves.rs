@@ -1,15 +1,18 @@
 //! Buckets move from stack to stack, and no packet of a live connection meets the wrong one.
 //!
-//! When a stack joins a TCP port's group, or leaves it:
-//! 1. the connections of those who lose buckets are pinned, for what follows shall not divert a SYN that comes again;
-//! 2. the port's entry is paused: SYNs pass to the kernel, where the same application listens too, and each packet is
-//!    looked up there. Once nobody runs by the old entry, the losers get no connection that they did not have;
-//! 3. their rings are emptied, and what came last is pinned;
-//! 4. once nobody runs without those pins, the stacks concerned are locked, and under their locks the buckets move, and
-//!    with them the TIME-WAITs, and what waits to be accepted at a stack that leaves;
-//! 5. the port is on again. The kernel is asked on until it has no connection left.
+//! When a stack joins a TCP port's group, or leaves it, the connections of those who lose buckets are pinned. Then, as long as
+//! somebody stays in the group ([`shift`]): all stacks concerned are locked, what came is handled and pinned, the buckets move, and
+//! what came by the old entries meanwhile goes where they lead now, before anybody sees an answer. With the buckets go the
+//! TIME-WAITs, and what waits to be accepted at a stack that leaves. Should the daemon die between the two looks, what came in
+//! that tenth of a millisecond is refused where its next packet comes to.
 //!
-//! Between stacks that stay in the group buckets move without the pause (`follow.rs`).
+//! When the last one leaves, or a lock cannot be had (its process is stopped):
+//! 1. the port's entry is paused: SYNs pass to the kernel, where the same application listens too, and each packet is
+//!    looked up there. Once nobody runs by the old entry, the losers get no connection that they did not have;
+//! 2. their rings are emptied, and what came last is pinned;
+//! 3. once nobody runs without those pins, the stacks concerned are locked, and under their locks the buckets move, and
+//!    all that goes with them;
+//! 4. the port is on again. The kernel is asked on until it has no connection left.
 //!
 //! Should the daemon die anywhere in between, the port is served: by those who had the buckets, and by the kernel. The
 //! next daemon writes the entry as the policy wants it, and puts out who does not listen ([`Daemon::leave_deserted`]).
@@ -118,10 +121,29 @@ impl Daemon {
     }
 
     fn move_buckets(&mut self, plan: &mut Plan) -> Outcome<()> {
+        if !plan.losers.is_empty() {
+            self.pin_losers(plan);
+        }
+        if plan.is_end() || !self.move_at_once(plan) { self.move_in_a_pause(plan) } else { Ok(()) }
+    }
+
+    /// Somebody stays in the group. False: not all stacks could be locked, and nothing moved.
+    fn move_at_once(&mut self, plan: &mut Plan) -> bool {
+        let everybody = plan.everybody();
+        await_users(everybody.iter().filter_map(|stack| self.stacks.get(stack)));
+        let mut held = Held::lock(&self.stacks, &everybody);
+        let done = shift(&mut held, &mut self.steering, plan);
+        if let Some(leaver) = plan.leaver().filter(|_| done) {
+            let_go(&mut held, &mut self.steering, plan.port, leaver);
+        }
+        held.flush();
+        done
+    }
+
+    fn move_in_a_pause(&mut self, plan: &mut Plan) -> Outcome<()> {
         let port = plan.port;
         // Who leaves may have no buckets; somebody may wait there all the same.
         if !plan.losers.is_empty() {
-            self.pin_losers(plan);
             self.steering.pause(port, self.policy(port))?;
             await_runs();
             self.pin_losers(plan);
@@ -148,12 +170,9 @@ impl Daemon {
         held.hand_over_time_waits(port, |flow| self.steering.steered_to(port, flow));
         let mut kept = Vec::new();
         if let Some(leaver) = plan.leaver() {
-            send_on_waiting(&mut held, &mut self.steering, port, leaver);
-            if let Some(guard) = held.guards.get_mut(&leaver) {
-                guard.note_left_port(port.1);
-                if let Some(own) = own.filter(|_| plan.is_end()) {
-                    kept = hold_waiting(guard, port, own);
-                }
+            let_go(&mut held, &mut self.steering, port, leaver);
+            if let (Some(guard), Some(own)) = (held.guards.get_mut(&leaver), own.filter(|_| plan.is_end())) {
+                kept = hold_waiting(guard, port, own);
             }
         }
         held.flush();
@@ -217,6 +236,30 @@ impl Daemon {
         let Some(flows) = live.connections(port) else { return false };
         let keys: HashSet<_> = flows.iter().map(|flow| Steering::key(port, flow)).collect();
         self.steering.pins(stack).any(|key| Steering::port_of(key) == port && !keys.contains(key))
+    }
+}
+
+/// Moves the buckets within a group, if all concerned are held.
+pub(super) fn shift(held: &mut Held<'_>, steering: &mut Steering, plan: &mut Plan) -> bool {
+    if !plan.everybody().iter().all(|stack| held.guards.contains_key(stack)) {
+        return false;
+    }
+    let port = plan.port;
+    held.drain();
+    pin_held(held, steering, plan);
+    steering.commit(plan);
+    // Those who get buckets do not look at what comes before they have the TIME-WAITs, and know the cookies.
+    send_on_unpinned(held, steering, plan);
+    held.hand_over_time_waits(port, |flow| steering.steered_to(port, flow));
+    held.share_cookies(port);
+    true
+}
+
+/// A stack has left the group: what waits there goes to the others, and what comes late is not refused.
+fn let_go(held: &mut Held<'_>, steering: &mut Steering, port: Port, leaver: u32) {
+    send_on_waiting(held, steering, port, leaver);
+    if let Some(guard) = held.guards.get_mut(&leaver) {
+        guard.note_left_port(port.1);
     }
 }
 

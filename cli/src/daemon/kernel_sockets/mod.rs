@@ -1,6 +1,13 @@
-//! Which ports the kernel's own TCP sockets use: /proc/net/tcp and tcp6.
+//! Which ports the kernel's own TCP sockets use: sock_diag(7), or /proc/net/tcp and tcp6 where the kernel has no tcp_diag.
+//!
+//! The daemon does nothing else meanwhile: `/proc` takes it milliseconds, most of them for text.
 
+mod diag;
+
+use crate::rtnl::errno;
 use sidestep_stack::addr::Ip;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A socket of the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,10 +18,12 @@ pub(crate) struct KernelSocket {
     pub(crate) is_time_wait: bool,
 }
 
+/// States in the kernel's numbers (include/net/tcp_states.h).
+const TIME_WAIT: u8 = 6;
+const LISTEN: u8 = 10;
+
 /// Reads a line of /proc/net/{tcp,tcp6}: `sl local:port remote:port st …`, addresses as host-order words in hex.
-pub(crate) fn parse_line(line: &str) -> Option<KernelSocket> {
-    const TIME_WAIT: u8 = 0x06;
-    const LISTEN: u8 = 0x0a;
+fn parse_line(line: &str) -> Option<KernelSocket> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (address, port) = fields.next()?.split_once(':')?;
     let state = u8::from_str_radix(fields.nth(1)?, 16).ok()?;
@@ -37,6 +46,18 @@ pub(crate) fn parse_line(line: &str) -> Option<KernelSocket> {
 
 /// Every TCP socket in this namespace, TIME-WAIT and half-open ones included.
 pub(crate) fn tcp() -> Vec<KernelSocket> {
+    // Once it is known to be missing it is not asked again: the kernel would look for the module each time.
+    static HAS_NO_DIAG: AtomicBool = AtomicBool::new(false);
+    if !HAS_NO_DIAG.load(Relaxed) {
+        match diag::tcp() {
+            Ok(sockets) => return sockets,
+            Err(e) => HAS_NO_DIAG.store(errno(&e) == libc::ENOENT, Relaxed),
+        }
+    }
+    listed_in_proc()
+}
+
+fn listed_in_proc() -> Vec<KernelSocket> {
     let read = |table| std::fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
     ["tcp", "tcp6"].map(read).iter().flat_map(|text| text.lines().filter_map(parse_line)).collect()
 }
@@ -60,6 +81,7 @@ pub(crate) fn established(sockets: &[KernelSocket], port: u16) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn lines() {
@@ -93,9 +115,33 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_can_be_read() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert!(tcp().iter().any(|s| s.port == port && s.is_listener));
+    fn both_sources_say_the_same() {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue }; // without IPv6
+            let port = listener.local_addr().unwrap().port();
+            let client =
+                TcpStream::connect(("localhost", port)).or_else(|_| TcpStream::connect(("::1", port))).unwrap();
+            let at_port = |sockets: Vec<KernelSocket>, port| -> Vec<_> {
+                let mut found: Vec<_> = sockets.into_iter().filter(|s| s.port == port).collect();
+                found.sort_by_key(|s| s.is_listener);
+                found
+            };
+            let own = client.local_addr().unwrap().port();
+            for port in [port, own] {
+                assert_eq!(at_port(diag::tcp().unwrap(), port), at_port(listed_in_proc(), port), "{address}");
+            }
+            let sockets = at_port(diag::tcp().unwrap(), port);
+            assert_eq!(sockets.iter().map(|s| s.is_listener).collect::<Vec<_>>(), [false, true], "{address}");
+            // Who closes first keeps the TIME-WAIT.
+            drop(client);
+            drop(listener.accept().unwrap());
+            let time_wait =
+                |sockets: Vec<KernelSocket>| at_port(sockets, own).iter().map(|s| s.is_time_wait).collect::<Vec<_>>();
+            assert_eq!(
+                (time_wait(diag::tcp().unwrap()), time_wait(listed_in_proc())),
+                (vec![true], vec![true]),
+                "{address}"
+            );
+        }
     }
 }
