@@ -190,9 +190,14 @@ def wrong_stacks(rig):
     return proof.resets_for_nobody(rig.sidestep.status()) if rig.mode == "sidestep" else 0
 
 
-def reload_under_load(rig, workers, reloads=3, **how):
-    with Nginx(rig, workers, **how) as nginx:
-        with Load(rig, nginx, kept=False) as load:
+def reload_under_load(rig, workers, reloads=3, accept_mutex=False, **how):
+    with Nginx(rig, workers, accept_mutex=accept_mutex, **how) as nginx:
+        # The new ones serve the port before the old ones leave it, but for those that have the mutex yet to come.
+        carried = contextlib.nullcontext()
+        if not accept_mutex:
+            nginx.await_members()
+            carried = rig.carried_by_user_stack(frames=1000)
+        with carried, Load(rig, nginx, kept=False) as load:
             for _ in range(reloads * LONGER):
                 nginx.reload()
                 time.sleep(0.5)
