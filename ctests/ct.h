@@ -173,6 +173,7 @@ void ct_keep_small(int fd);
 void ct_go_deaf(int fd);
 void ct_nap(int ms);
 /* What is under way has arrived. */
-#define SETTLE() ct_nap(30)
+void ct_settle(void);
+#define SETTLE() ct_settle()
 
 #endif
