@@ -156,7 +156,7 @@ interest.register(listener, select.EPOLLIN)
 signal.signal(signal.SIGUSR1, lambda *_: interest.modify(listener, select.EPOLLIN))
 signal.signal(signal.SIGUSR2, lambda *_: interest.modify(listener, 0))
 signal.signal(signal.SIGHUP, lambda *_: (listener.close(), time.sleep(100)))
-print("child", os.getpid(), flush=True)
+print(f"child {os.getpid()}\\n", end="", flush=True)
 asked = {}
 while True:
     for fd, _ in interest.poll():
