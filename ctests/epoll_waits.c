@@ -95,12 +95,16 @@ CASE(short_timeouts, BOTH)
 	int ep = watch(fd, EPOLLIN, 1);
 	struct epoll_event e[4];
 	struct timespec begin, end, t = {0, 200 * 1000};
-	long us = 0;
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	for (int i = 0; i < 50; i++) us += epoll_pwait2(ep, e, 4, &t, NULL);
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	us = (end.tv_sec - begin.tv_sec) * 1000000 + (end.tv_nsec - begin.tv_nsec) / 1000;
-	SAY("50 waits of 200 us: %s", us < 50 * 200 ? "too short" : us < 50 * 2000 ? "about right" : "too long");
+	int early = 0, late = 0;
+	for (int i = 0; i < 50; i++) {
+		clock_gettime(CLOCK_MONOTONIC, &begin);
+		if (epoll_pwait2(ep, e, 4, &t, NULL)) ct_die("epoll_pwait2");
+		clock_gettime(CLOCK_MONOTONIC, &end);
+		long us = (end.tv_sec - begin.tv_sec) * 1000000 + (end.tv_nsec - begin.tv_nsec) / 1000;
+		early += us < 200, late += us > 2000;
+	}
+	/* Half of them may be late: a machine that is busy wakes late. */
+	SAY("50 waits of 200 us: %d early, %s", early, late <= 25 ? "about right" : "too long");
 }
 
 CASE(a_signal_ends_the_wait, BOTH)
