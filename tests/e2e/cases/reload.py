@@ -190,6 +190,10 @@ def wrong_stacks(rig):
     return proof.resets_for_nobody(rig.sidestep.status()) if rig.mode == "sidestep" else 0
 
 
+# Of connections that went to the kernel while workers came and went: five each.
+FEW_SEGMENTS = 100
+
+
 def reload_under_load(rig, workers, accept_mutex=False, **how):
     with Nginx(rig, workers, accept_mutex=accept_mutex, **how) as nginx:
         if accept_mutex:
@@ -197,16 +201,15 @@ def reload_under_load(rig, workers, accept_mutex=False, **how):
         else:
             nginx.await_members()
             # The new ones serve the port before the old ones leave it, and no connection goes to the kernel: if they get the
-            # processor in the tenth of a second that nginx gives them.
+            # processor in the tenth of a second that nginx gives them. Some may not; a daemon that paused the port sent 200 and more.
             for _ in range(3):
                 moved = reload_thrice(rig, nginx)
-                if rig.mode == "kernel" or moved.kernel_in == 0:
+                if rig.mode == "kernel" or moved.kernel_in <= FEW_SEGMENTS:
                     break
             if rig.mode == "kernel":
                 proof.expect_kernel(moved, 1000)
             else:
-                # The workers of before took their counters along.
-                proof.expect_user_stack(moved, 1000, stack_is_alive=False)
+                expect(moved.redirected >= 1000 and moved.kernel_in <= FEW_SEGMENTS, f"carried by the user stack: {moved}")
         expect_equal(wrong_stacks(rig), 0, "segments that met the wrong stack")
 
 
