@@ -134,7 +134,7 @@ impl Daemon {
         let mut held = Held::lock(&self.stacks, &everybody);
         let done = shift(&mut held, &mut self.steering, plan);
         if let Some(leaver) = plan.leaver().filter(|_| done) {
-            let_go(&mut held, &mut self.steering, plan.port, leaver);
+            part_with(&mut held, &mut self.steering, plan.port, leaver);
         }
         held.flush();
         done
@@ -170,7 +170,7 @@ impl Daemon {
         held.hand_over_time_waits(port, |flow| self.steering.steered_to(port, flow));
         let mut kept = Vec::new();
         if let Some(leaver) = plan.leaver() {
-            let_go(&mut held, &mut self.steering, port, leaver);
+            part_with(&mut held, &mut self.steering, port, leaver);
             if let (Some(guard), Some(own)) = (held.guards.get_mut(&leaver), own.filter(|_| plan.is_end())) {
                 kept = hold_waiting(guard, port, own);
             }
@@ -256,7 +256,7 @@ pub(super) fn shift(held: &mut Held<'_>, steering: &mut Steering, plan: &mut Pla
 }
 
 /// A stack has left the group: what waits there goes to the others, and what comes late is not refused.
-fn let_go(held: &mut Held<'_>, steering: &mut Steering, port: Port, leaver: u32) {
+fn part_with(held: &mut Held<'_>, steering: &mut Steering, port: Port, leaver: u32) {
     send_on_waiting(held, steering, port, leaver);
     if let Some(guard) = held.guards.get_mut(&leaver) {
         guard.note_left_port(port.1);

@@ -15,7 +15,7 @@ from rig.proof import counter
 from rig.servers import wait_for_port, write_random_file
 
 from .databases import AS_NOBODY, BINARIES
-from .languages import NET_PORT, PORT, PROGS, PYTHON, node_client, node_server_argv
+from .languages import PORT, PROGS, PYTHON, ask_two_node_workers
 from .proxies import _CONF
 from .transfers import MB
 
@@ -104,14 +104,7 @@ def postgres_server(rig):
 
 @case("node with two workers whose primary accepts and passes connections on", timeout=60)
 def node_passes_connections(rig):
-    server = rig.start_served("node", node_server_argv(rig, 2), [PORT, NET_PORT], env={"NODE_CLUSTER_SCHED_POLICY": "rr"})
-    for port in (PORT, NET_PORT):
-        wait_for_port(rig, server, port)
-    with rig.carried_by_user_stack(frames=100):
-        node_client(rig, rig.far, rig.near.ipv4)
-        pids = {rig.far.check(["curl", "-sS", "--max-time", 5, f"http://{rig.near.ipv4}:{PORT}/pid"]) for _ in range(10)}
-    expect_equal(len(pids), 2, "workers that answered")
-    server.end()
+    ask_two_node_workers(rig, "rr", 10)
 
 
 _RELOADED = """

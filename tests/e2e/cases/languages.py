@@ -128,12 +128,17 @@ def node_server(rig):
 
 @case("node with two workers that share a listener (by default their primary accepts, and passes connections on)", timeout=60)
 def node_workers(rig):
-    server = rig.start_served("node", node_server_argv(rig, 2), [PORT, NET_PORT], env={"NODE_CLUSTER_SCHED_POLICY": "none"})
+    ask_two_node_workers(rig, "none", 20)
+
+
+def ask_two_node_workers(rig, policy, times):
+    """Both answer some of so many questions."""
+    server = rig.start_served("node", node_server_argv(rig, 2), [PORT, NET_PORT], env={"NODE_CLUSTER_SCHED_POLICY": policy})
     for port in (PORT, NET_PORT):
         wait_for_port(rig, server, port)
     with rig.carried_by_user_stack(frames=100):
         node_client(rig, rig.far, rig.near.ipv4)
-        pids = {rig.far.check(["curl", "-sS", "--max-time", 5, f"http://{rig.near.ipv4}:{PORT}/pid"]) for _ in range(20)}
+        pids = {rig.far.check(["curl", "-sS", "--max-time", 5, f"http://{rig.near.ipv4}:{PORT}/pid"]) for _ in range(times)}
     expect_equal(len(pids), 2, "workers that answered")
     server.end()
 

@@ -14,7 +14,7 @@ from rig.servers import NGINX_PORT, wait_for_port
 
 from .death import expect_health, start_daemon
 from .reload import LONGER, Nginx, failed_requests, requests, wrong_stacks
-from .switch import port_line
+from .switch import accepts, port_line
 
 PORT = 7000
 CHILDREN = 3
@@ -120,11 +120,11 @@ def connections_follow_the_mutex(rig):
             load(rig, "-H", "Connection: close")
             if rig.mode == "sidestep" and port_line(rig, NGINX_PORT)["members"] > 1:
                 break
-        before = (sent_on(rig), accepted(rig)) if rig.mode == "sidestep" else (0, 0)
+        before = (sent_on(rig), accepts(rig)) if rig.mode == "sidestep" else (0, 0)
         out = rig.far.check(["wrk", "-t1", "-c4", "-d3s", "-H", "Connection: close", f"http://{rig.near.ipv4}:{NGINX_PORT}/1k"])
         expect(failed_requests(out) == 0 and requests(out) > 100, out[-400:])
         if rig.mode == "sidestep":
-            singly, together = sent_on(rig) - before[0], accepted(rig) - before[1]
+            singly, together = sent_on(rig) - before[0], accepts(rig) - before[1]
             # When the mutex goes on, each of the others has some dozens sent on before it has no buckets left.
             expect(singly < 500 + together // 4, f"{singly} of {together} connections were sent on one by one")
             members = port_line(rig, NGINX_PORT)["members"]
@@ -134,10 +134,6 @@ def connections_follow_the_mutex(rig):
         expect_equal(wrong_stacks(rig), 0, "segments that met the wrong stack")
     if rig.mode == "sidestep":
         expect_health(rig)
-
-
-def accepted(rig):
-    return sum(proof.counter(stack, "accepts") for stack in rig.sidestep.status()["stacks"])
 
 
 # Children that take the listener into their epoll set, or out of it, when a signal says so. Who is asked answers.
