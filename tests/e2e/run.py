@@ -57,7 +57,7 @@ def matches(name, patterns):
 
 
 def report(case):
-    """Runs one case and prints its line, and after a failure what the programs in it said."""
+    """Runs one case and prints its line, and after a failure what the programs in it said and what was counted."""
     started = time.monotonic()
     verdict, reason, details = attempt(case)
     print(f"{verdict:4}  {case.name:34} {time.monotonic() - started:6.1f} s  {reason}".rstrip(), flush=True)
@@ -111,7 +111,7 @@ def run_with_timeout(case, details):
                 raise
             except Exception:
                 signal.alarm(0)
-                details += describe_logs(rig)
+                details += describe(rig)
                 raise
             finally:
                 signal.alarm(0)
@@ -119,8 +119,9 @@ def run_with_timeout(case, details):
         signal.alarm(0)
 
 
-def describe_logs(rig):
-    return [f"{name} | {line}" for name, tail in rig.logs() for line in tail]
+def describe(rig):
+    said = [f"{name} | {line}" for name, tail in rig.logs() for line in tail]
+    return said + [f"{part} | {counters}" for part, counters in rig.accounts()]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from .process import Failed
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NUMBERS = itertools.count(1)
+# ESTABLISHED, FIN-WAIT-2, TIME-WAIT and LISTEN, as /proc/net/tcp has them.
+_STATES_THAT_LAST = {"01", "05", "06", "0A"}
 _OUR_NAME = re.compile(r"^ss-(\d+)-\d+-(near|far|line)$")
 
 
@@ -79,6 +81,12 @@ class Host:
             names, values = [line.split() for line in open("/proc/thread-self/net/snmp") if line.startswith("Tcp:")]
         tcp = dict(zip(names, values))
         return int(tcp["InSegs"]), int(tcp["OutSegs"])
+
+    def is_opening_or_closing(self):
+        """Whether this host's kernel has TCP connections whose next segments come by themselves."""
+        with self.entered():
+            lines = [line for table in ("tcp", "tcp6") for line in list(open(f"/proc/thread-self/net/{table}"))[1:]]
+        return any(line.split()[3] not in _STATES_THAT_LAST for line in lines)
 
     def kernel_datagrams(self):
         """(InDatagrams, OutDatagrams): the same for UDP."""

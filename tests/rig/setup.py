@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from . import network, proof, servers
-from .process import Failed, Process
+from .process import Failed, Process, wait_until
 from .product import Sidestep
 
 
@@ -93,6 +93,7 @@ class Rig:
     @contextlib.contextmanager
     def carried_by_user_stack(self, frames=1, stack_is_alive=True):
         """What happens inside must be the user stack's work alone; in kernel mode, the kernel's."""
+        self._let_the_kernel_finish()
         before = self.witness()
         yield
         moved = self.witness() - before
@@ -101,6 +102,11 @@ class Rig:
         else:
             proof.expect_user_stack(moved, frames, stack_is_alive)
 
+    def _let_the_kernel_finish(self):
+        """The first connection to a server that starts may be the kernel's: its last segment does not count for what follows."""
+        with contextlib.suppress(Failed):
+            wait_until(lambda: not self.near.is_opening_or_closing(), 1, "the kernel has connections that do not end")
+
     @contextlib.contextmanager
     def carried_by_kernel(self, frames=1):
         before = self.witness()
@@ -108,11 +114,20 @@ class Rig:
         proof.expect_kernel(self.witness() - before, frames)
 
     def logs(self, lines=8, width=160):
-        """The end of every child's output, for a failure's report."""
-        for child in self._children:
-            tail = child.output().strip().splitlines()[-lines:]
+        """The end of what every child printed and of the logs that servers keep themselves, for a failure's report."""
+        said = [(child.log.stem, child.output()) for child in self._children]
+        written = sorted(self.scratch.glob("*/*.log"))
+        for name, text in said + [(str(log.relative_to(self.scratch)), log.read_text(errors="replace")) for log in written]:
+            tail = text.strip().splitlines()[-lines:]
             if tail:
-                yield child.log.stem, [line[:width] for line in tail]
+                yield name, [line[:width] for line in tail]
+
+    def accounts(self):
+        """What the device and its stacks have counted, without the zeros, for a failure's report."""
+        status = self.sidestep.status_or_none() if self.sidestep.is_up else None
+        for part in ("verdicts", "gone", "ports", "stacks") if status else ():
+            for counters in status[part] if isinstance(status[part], list) else [status[part]]:
+                yield part, " ".join(f"{name}={value}" for name, value in counters.items() if value)
 
 
 @contextlib.contextmanager
