@@ -152,7 +152,7 @@ pub(crate) fn counters(c: &Counters) -> Vec<(String, u64)> {
         keepalive_probes time_wait_made time_wait_reused resets_received challenge_acks sleeps daemon_runs
         syn_cookies_sent syn_cookies_accepted syn_cookies_failed
         fast_open_active fast_open_active_failed fast_open_passive fast_open_passive_failed fast_open_cookies_given
-        mtu_black_holes mtu_probes time_wait_overflows
+        mtu_black_holes mtu_probes time_wait_overflows port_exhaustions
         ecn_marks ecn_reductions
         sack_blocks sack_garbage dsacks tlp_probes tlp_recoveries rack_timeouts spurious_rtos undos sack_reneging
         lost_retransmits rx_datagrams tx_datagrams kernel_datagrams reassembled io_uring_refused emigrants

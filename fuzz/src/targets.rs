@@ -5,7 +5,7 @@ use sidestep_stack::link::Family;
 use sidestep_stack::testing::torture;
 use sidestep_stack::wire::{ethernet, fragment, icmp, ipv4, ipv6, tcp, udp};
 use sidestep_stack::{ip, link};
-use sidestep_xdp::maps::{FlowKey, PortEntry};
+use sidestep_xdp::maps::{BlockEntry, FlowKey, PortEntry};
 use sidestep_xdp::steer::{Decision, KernelSocket, Tables, steer};
 
 /// One target.
@@ -152,12 +152,15 @@ impl Tables for Drawn {
         self.bits(u64::from(address[15])) % 4 != 0
     }
 
-    fn ephemeral(&self, index: u32) -> u32 {
-        match self.bits(u64::from(index)) % 4 {
-            0 => self.bits(u64::from(index) + 1),
-            _ => 0,
+    fn ephemeral(&self, index: u32) -> BlockEntry {
+        let bits = self.bits(u64::from(index));
+        match bits % 4 {
+            0 => BlockEntry { stack: self.bits(u64::from(index) + 1), shared: bits >> 8 & 1 },
+            _ => BlockEntry::default(),
         }
     }
+
+    fn share_block(&self, _index: u32) {}
 
     fn datagram_port(&self, port: u16) -> u64 {
         u64::from(self.bits(u64::from(port) << 12)) % 3 * u64::from(self.bits(u64::from(port)))

@@ -10,7 +10,7 @@
 
 use crate::config::{DeviceName, config};
 use crate::critical::Mutex;
-use crate::fallback::{Why, warn};
+use crate::fallback::{Why, say_once, warn};
 use crate::fd_table::TABLE;
 use crate::{fork, hidden, local, sys};
 use libc::c_int;
@@ -200,7 +200,7 @@ pub(crate) fn leave(proto: Proto, port: u16, stack: &Stack) {
     let _ = ATTACHMENT.lock().call(Op::Leave, args, &mut FdSet::default());
 }
 
-/// Asks for another block of local ports.
+/// Asks for another block of local ports. There may be none: then a connection or a datagram socket is the kernel's.
 pub(crate) fn more_ports(stack: &Stack) {
     let _ = ATTACHMENT.lock().call(Op::Block, [u64::from(stack.index()), 0, 0, 0], &mut FdSet::default());
 }
@@ -351,6 +351,11 @@ impl Attachment {
     fn judge(&mut self, op: Op, answer: std::io::Result<Reply>, fds: &mut FdSet) -> Option<Reply> {
         match answer {
             Ok(reply) if reply.status == 0 => Some(reply),
+            // What cannot be had of something bounded is the kernel's this time; the program does not run on the kernel for that.
+            Ok(reply) if op == Op::Block => {
+                say_once(format_args!("sidestep: {}: the kernel opens the connections that need one\n", reply.text()));
+                None
+            }
             Ok(reply) => {
                 fds.close_all();
                 warn(Why::Refused, format_args!("{} ({op:?}, errno {})", reply.text(), reply.status));

@@ -51,6 +51,8 @@ pub struct Counters {
     pub mtu_probes: u64,
     /// TIME-WAITs that made room for newer ones before their time.
     pub time_wait_overflows: u64,
+    /// Connections that could not be opened because all local ports towards their destination were in use.
+    pub port_exhaustions: u64,
     /// Data that came with the mark of congestion, and times our window fell for an echo of one.
     pub ecn_marks: u64,
     pub ecn_reductions: u64,

@@ -24,7 +24,7 @@ from rig.setup import Rig, end_on_signals  # noqa: E402
 
 # In the order of a first acquaintance; each module registers its cases.
 import cases.basics, cases.transfers, cases.crowds, cases.clients  # noqa: E401, E402, F401
-import cases.udp, cases.network, cases.fallback, cases.death, cases.loss  # noqa: E401, E402, F401
+import cases.local_ports, cases.udp, cases.network, cases.fallback, cases.death, cases.loss  # noqa: E401, E402, F401
 import cases.wire, cases.idle, cases.signals, cases.reload, cases.switch, cases.kills, cases.queues, cases.sharing, cases.neighbours, cases.access  # noqa: E401, E402, F401
 import cases.caches, cases.web, cases.proxies, cases.tools  # noqa: E401, E402, F401
 import cases.languages, cases.databases, cases.dns, cases.inherited  # noqa: E401, E402, F401

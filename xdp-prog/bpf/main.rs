@@ -16,7 +16,7 @@ use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use sidestep_xdp::maps::{
-    BUCKETS_PER_GROUP, CONFIG_VLAN_OK, Config, DATAGRAM_PORTS as PORTS, EPHEMERAL_BLOCKS, FlowKey, MAX_FLOWS, MAX_FRAGMENTED, MAX_GROUPS,
+    BUCKETS_PER_GROUP, BlockEntry, CONFIG_VLAN_OK, Config, DATAGRAM_PORTS as PORTS, EPHEMERAL_BLOCKS, FlowKey, MAX_FLOWS, MAX_FRAGMENTED, MAX_GROUPS,
     MAX_LOCAL, MAX_QUEUES, MAX_STACKS, NO_STACK, POLICY_ENTRIES, PortEntry, Verdict, xsk_index,
 };
 use sidestep_xdp::packet::Packet;
@@ -27,7 +27,7 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map]
 static XSKS: XskMap = XskMap::with_max_entries(MAX_STACKS * MAX_QUEUES, 0);
 #[map]
-static EPHEMERAL: Array<u32> = Array::with_max_entries(EPHEMERAL_BLOCKS, 0);
+static EPHEMERAL: Array<BlockEntry> = Array::with_max_entries(EPHEMERAL_BLOCKS, 0);
 #[map]
 static DATAGRAM_PORTS: Array<u64> = Array::with_max_entries(PORTS, BPF_F_MMAPABLE);
 #[map]
@@ -132,8 +132,16 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn ephemeral(&self, index: u32) -> u32 {
-        EPHEMERAL.get(index).copied().unwrap_or(NO_STACK)
+    fn ephemeral(&self, index: u32) -> BlockEntry {
+        EPHEMERAL.get(index).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn share_block(&self, index: u32) {
+        if let Some(entry) = EPHEMERAL.get_ptr_mut(index) {
+            // SAFETY: an element of an array, of which one aligned word is written; whoever reads it meanwhile sees it before or after.
+            unsafe { (&raw mut (*entry).shared).write_volatile(1) };
+        }
     }
 
     #[inline(always)]

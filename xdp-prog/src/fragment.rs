@@ -83,11 +83,8 @@ fn fragment<P: Packet>(packet: &P, ip: &IpHeader, id: u32, is_first: bool, is_la
 /// What the beginning of a TCP header says: a fragment need not hold all of it.
 #[inline(always)]
 fn segment<P: Packet>(packet: &P, ip: &IpHeader) -> Option<Segment> {
-    const SYN_ACK: u8 = 0x12;
-    const SYN: u8 = 0x02;
     let header = packet.bytes::<14>(ip.payload)?;
-    let kind = if header[13] & SYN_ACK == SYN { Kind::Opens } else { Kind::Belongs };
-    Some(received(Proto::Tcp, ip, be16::<2, 14>(&header), be16::<0, 14>(&header), kind))
+    Some(received(Proto::Tcp, ip, be16::<2, 14>(&header), be16::<0, 14>(&header), Kind::of_tcp(header[13])))
 }
 
 /// What tells packets in fragments apart: a fold of addresses and identification, because the program's stack has no room for all of them.

@@ -7,7 +7,7 @@
 
 /// Bumped when anything in this file changes meaning. The daemon writes it to [`Config::abi`], and compares it before it takes over
 /// pinned maps of another build.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Stacks per device: the slots in [`names::XSKS`] are `MAX_STACKS * MAX_QUEUES`.
 pub const MAX_STACKS: u32 = 64;
@@ -32,13 +32,8 @@ pub const MAX_LOCAL: u32 = 1024;
 /// Entries of [`names::POLICY`]: every port of every protocol.
 pub const POLICY_ENTRIES: u32 = 2 * 65_536;
 
-/// "No stack" in [`names::EPHEMERAL`], [`names::DATAGRAM_PORTS`] and [`names::BUCKETS`], which hold `stack + 1` so that a fresh, zeroed map steers nothing.
+/// "No stack" in [`BlockEntry::stack`], [`names::DATAGRAM_PORTS`] and [`names::BUCKETS`], which hold `stack + 1` so that a fresh, zeroed map steers nothing.
 pub const NO_STACK: u32 = 0;
-
-/// Bit of an [`names::EPHEMERAL`] entry: kernel sockets (connections older than the block, or a listener bound inside it) may use ports
-/// of this block, so every TCP packet is looked up in the kernel first, and whatever socket it has there, a listener included, wins.
-/// The daemon clears it when the block holds no kernel socket any more.
-pub const EPHEMERAL_KERNEL_FLOWS: u32 = 1 << 31;
 
 /// The names of the maps and of the program inside the object.
 pub mod names {
@@ -46,9 +41,7 @@ pub mod names {
     pub const CONFIG: &str = "CONFIG";
     /// `XskMap[MAX_STACKS * MAX_QUEUES]`; see [`xsk_index`](super::xsk_index).
     pub const XSKS: &str = "XSKS";
-    /// `Array[256]` of `u32`, by `local port >> 8`: `stack + 1`, or 0; see [`EPHEMERAL_KERNEL_FLOWS`](super::EPHEMERAL_KERNEL_FLOWS).
-    /// For TCP alone: a block comes before the policy of the ports in it, so blocks that hold a port which is switched on must not be
-    /// handed out.
+    /// `Array[256]` of [`BlockEntry`](super::BlockEntry), by `local port >> 8`. For TCP alone.
     pub const EPHEMERAL: &str = "EPHEMERAL";
     /// `Array[65536]` of `u64`, mappable, by local UDP port: `stack + 1`, or 0. A stack writes the entry of a port of its blocks while it
     /// has a socket there. The block alone decides nothing for UDP: any program may bind a port in it, and that one is the kernel's.
@@ -108,6 +101,26 @@ pub struct Config {
 
 /// [`Config::flags`]: the engine understands VLAN tags, so tagged frames may be steered; otherwise they pass.
 pub const CONFIG_VLAN_OK: u32 = 1 << 0;
+
+/// Whose a block of ephemeral ports is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockEntry {
+    /// The stack that opens connections from it, + 1, or 0.
+    pub stack: u32,
+    /// Not 0: others have sockets on ports of this block, too, in the kernel or in other stacks (listeners, connections from a port that
+    /// was asked for, connections older than the block), so every TCP packet is looked up. The program sets it when it finds one; the
+    /// daemon clears it when there is none any more. A word of its own, so that neither undoes what the other writes to `stack`.
+    pub shared: u32,
+}
+
+impl BlockEntry {
+    /// The block of a stack.
+    #[must_use]
+    pub const fn new(stack: u32, shared: bool) -> Self {
+        Self { stack: stack + 1, shared: shared as u32 }
+    }
+}
 
 /// What the operator wants with a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,7 +251,7 @@ pub const fn ephemeral_index(port: u16) -> u32 {
 
 /// Byte images of the map values and keys, exactly as the kernel stores them on this machine.
 mod bytes {
-    use super::{Config, FlowKey, PortEntry};
+    use super::{BlockEntry, Config, FlowKey, PortEntry};
 
     impl Config {
         /// The bytes of this value in the map.
@@ -256,6 +269,23 @@ mod bytes {
         pub fn from_bytes(bytes: [u8; 16]) -> Self {
             let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
             Self { queues: word(0), flags: word(4), abi: word(8), reserved: word(12) }
+        }
+    }
+
+    impl BlockEntry {
+        /// The bytes of this value in the map.
+        #[must_use]
+        pub fn to_bytes(self) -> [u8; 8] {
+            let mut out = [0; 8];
+            out[..4].copy_from_slice(&self.stack.to_ne_bytes());
+            out[4..].copy_from_slice(&self.shared.to_ne_bytes());
+            out
+        }
+
+        /// The value those bytes are.
+        #[must_use]
+        pub fn from_bytes([a, b, c, d, e, f, g, h]: [u8; 8]) -> Self {
+            Self { stack: u32::from_ne_bytes([a, b, c, d]), shared: u32::from_ne_bytes([e, f, g, h]) }
         }
     }
 

@@ -6,6 +6,7 @@ use super::*;
 fn types_have_the_sizes_that_the_maps_are_made_with() {
     assert_eq!(size_of::<Config>(), 16);
     assert_eq!(size_of::<PortEntry>(), 4);
+    assert_eq!(size_of::<BlockEntry>(), 8);
     assert_eq!(size_of::<FlowKey>(), 40);
 }
 

@@ -39,10 +39,27 @@ pub struct Segment {
 pub enum Kind {
     /// A TCP SYN without ACK: wants to open a connection.
     Opens,
+    /// A TCP SYN with ACK, or a RST: may answer who wants to.
+    Answers,
     /// Any other TCP segment, or a UDP datagram.
     Belongs,
     /// An ICMP error about a packet that the flow sent.
     Quoted,
+}
+
+impl Kind {
+    /// Of a TCP segment with these flags: the fourteenth octet of its header.
+    #[inline(always)]
+    pub(crate) fn of_tcp(flags: u8) -> Kind {
+        const SYN: u8 = 0x02;
+        const RST: u8 = 0x04;
+        const ACK: u8 = 0x10;
+        match flags & (SYN | RST | ACK) {
+            SYN => Kind::Opens,
+            ACK | 0 => Kind::Belongs,
+            _ => Kind::Answers,
+        }
+    }
 }
 
 /// An IP header, fixed and extension parts together.
@@ -183,19 +200,13 @@ fn skip_extensions<P: Packet>(packet: &P, first: u8, at: usize) -> Result<(u8, u
 
 #[inline(always)]
 fn tcp<P: Packet>(packet: &P, ip: &IpHeader) -> Result<Segment, Verdict> {
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
     let header = packet.bytes::<20>(ip.payload).ok_or(Verdict::PassMalformed)?;
     let header_len = usize::from(header[12] >> 4) * 4;
     if header_len < 20 || ip.payload + header_len > ip.end {
         return Err(Verdict::PassMalformed);
     }
-    let kind = match header[13] & (SYN | ACK) {
-        SYN => Kind::Opens,
-        _ => Kind::Belongs,
-    };
     let (theirs, ours) = (be16::<0, 20>(&header), be16::<2, 20>(&header));
-    Ok(received(Proto::Tcp, ip, ours, theirs, kind))
+    Ok(received(Proto::Tcp, ip, ours, theirs, Kind::of_tcp(header[13])))
 }
 
 #[inline(always)]

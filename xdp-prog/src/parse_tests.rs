@@ -57,10 +57,12 @@ fn only_a_syn_without_ack_opens() {
     for (flags, kind) in [
         (SYN, Kind::Opens),
         (SYN | ECE_CWR, Kind::Opens),
-        (SYN | ACK, Kind::Belongs),
+        (SYN | ACK, Kind::Answers),
         (ACK, Kind::Belongs),
         (FIN | ACK, Kind::Belongs),
-        (RST, Kind::Belongs),
+        (RST, Kind::Answers),
+        (RST | ACK, Kind::Answers),
+        (SYN | RST, Kind::Answers),
         (0, Kind::Belongs),
     ] {
         let frame = v4(6, &frames::tcp(999, 80, flags));

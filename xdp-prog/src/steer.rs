@@ -6,7 +6,7 @@
 
 use crate::fragment::{Fragment, parse_fragment};
 use crate::maps::{
-    EPHEMERAL_KERNEL_FLOWS, FlowKey, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict,
+    BlockEntry, FlowKey, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict,
     bucket_index, ephemeral_index, policy_index,
 };
 use crate::packet::Packet;
@@ -17,7 +17,9 @@ pub trait Tables {
     /// Whether the address belongs to the device.
     fn is_local(&self, address: &[u8; 16]) -> bool;
     /// Entry of `EPHEMERAL`.
-    fn ephemeral(&self, index: u32) -> u32;
+    fn ephemeral(&self, index: u32) -> BlockEntry;
+    /// Notes in that entry that others have sockets in the block, too.
+    fn share_block(&self, index: u32);
     /// Entry of `DATAGRAM_PORTS`.
     fn datagram_port(&self, port: u16) -> u64;
     /// Entry of `POLICY`.
@@ -117,25 +119,46 @@ pub fn decide<T: Tables>(segment: &Segment, tables: &T) -> Decision {
 #[inline(always)]
 fn by_port<T: Tables>(segment: &Segment, tables: &T) -> Decision {
     let owner = match segment.proto {
-        Proto::Tcp => by_block(&segment.key, tables),
+        Proto::Tcp => by_block(segment, tables),
         Proto::Udp => by_datagram_port(segment.key.local_port, tables),
     };
     owner.unwrap_or_else(|| by_policy(segment, tables))
 }
 
-/// A port of a block is its stack's, unless the kernel has sockets there.
+/// A port of a block is its stack's, unless somebody else has a socket there: programs may bind any port, to listen or to connect from.
+/// Who does is found by the first segments of his connection, which are looked up in every block; those that follow are looked up too.
+///
+/// A listener of the kernel's gets SYNs alone, for the stack may have a connection from the same port. So in a block it cannot use SYN
+/// cookies: the acknowledgement of one is indistinguishable from a segment of the stack's.
 #[inline(always)]
-fn by_block<T: Tables>(key: &FlowKey, tables: &T) -> Option<Decision> {
-    let entry = tables.ephemeral(ephemeral_index(key.local_port));
-    let owner = entry & !EPHEMERAL_KERNEL_FLOWS;
-    if owner == NO_STACK {
-        return None;
+fn by_block<T: Tables>(segment: &Segment, tables: &T) -> Option<Decision> {
+    let key = &segment.key;
+    let index = ephemeral_index(key.local_port);
+    let block = tables.ephemeral(index);
+    let owner = block.stack.checked_sub(1)?;
+    if segment.kind != Kind::Belongs || block.shared != 0 {
+        let socket = tables.kernel_socket(key);
+        // Nobody connects to where a stack connected from: a SYN is for who listens, or crosses the stack's own.
+        let is_for_listener = segment.kind == Kind::Opens && socket == KernelSocket::Listener;
+        if socket == KernelSocket::Connection || is_for_listener {
+            tables.share_block(index);
+        }
+        if socket == KernelSocket::Connection {
+            return Some(Decision::Pass(Verdict::PassKernelFlow));
+        }
+        // A port that is served: the connections that the block's stack has from there are pinned.
+        if is_for_listener || block.shared != 0 && is_served(key, tables) {
+            return None;
+        }
     }
-    let shared = entry & EPHEMERAL_KERNEL_FLOWS != 0;
-    if shared && tables.kernel_socket(key) != KernelSocket::None {
-        return Some(Decision::Pass(Verdict::PassKernelFlow));
-    }
-    Some(Decision::Redirect(Verdict::RedirectEphemeral, owner - 1))
+    Some(Decision::Redirect(Verdict::RedirectEphemeral, owner))
+}
+
+/// Whether a stack has something on the port by policy.
+#[inline(always)]
+fn is_served<T: Tables>(key: &FlowKey, tables: &T) -> bool {
+    let entry = tables.policy(policy_index(Proto::Tcp, key.local_port));
+    entry.state() != PortState::Off || entry.flags & PORT_HAS_FLOWS != 0
 }
 
 /// Programs may bind any UDP port themselves, as resolvers do for every question, in our blocks too. So a port is a stack's only while

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use super::*;
-use crate::frames::{self, ACK, SYN};
+use crate::frames::{self, ACK, RST, SYN};
 use crate::maps::{BUCKETS_PER_GROUP, ipv4_mapped};
 
 const US: [u8; 4] = [10, 0, 0, 1];
@@ -15,7 +15,7 @@ const GROUP: u16 = 9;
 #[derive(Default)]
 struct Fake {
     local: HashSet<[u8; 16]>,
-    ephemeral: HashMap<u32, u32>,
+    ephemeral: RefCell<HashMap<u32, BlockEntry>>,
     datagram_ports: HashMap<u16, u64>,
     policy: HashMap<u32, PortEntry>,
     flows: HashMap<FlowKey, u32>,
@@ -29,8 +29,12 @@ impl Tables for Fake {
         self.local.contains(address)
     }
 
-    fn ephemeral(&self, index: u32) -> u32 {
-        self.ephemeral.get(&index).copied().unwrap_or_default()
+    fn ephemeral(&self, index: u32) -> BlockEntry {
+        self.ephemeral.borrow().get(&index).copied().unwrap_or_default()
+    }
+
+    fn share_block(&self, index: u32) {
+        self.ephemeral.borrow_mut().entry(index).or_default().shared = 1;
     }
 
     fn datagram_port(&self, port: u16) -> u64 {
@@ -63,6 +67,21 @@ impl Tables for Fake {
     fn kernel_socket(&self, key: &FlowKey) -> KernelSocket {
         assert_eq!(key.proto, 6, "only TCP is looked up in the kernel");
         self.kernel.get(key).copied().unwrap_or(KernelSocket::None)
+    }
+}
+
+impl Fake {
+    /// Port 80 is of a block of stack 5.
+    fn block(&self, shared: bool) {
+        self.block_of(5, shared);
+    }
+
+    fn block_of(&self, stack: u32, shared: bool) {
+        self.ephemeral.borrow_mut().insert(ephemeral_index(80), BlockEntry::new(stack, shared));
+    }
+
+    fn is_shared(&self) -> bool {
+        self.ephemeral(ephemeral_index(80)).shared != 0
     }
 }
 
@@ -232,20 +251,22 @@ fn a_shadow_listener_owns_nothing() {
 
 #[test]
 fn an_ephemeral_block_belongs_to_its_stack_before_any_policy() {
-    let mut tables = tables(PortState::Off, 0);
-    tables.ephemeral.insert(ephemeral_index(80), 5 + 1);
-    for frame in [tcp(SYN | ACK), tcp(SYN), tcp(ACK)] {
-        assert_eq!(decided(&frame, &tables), to(Verdict::RedirectEphemeral));
+    for state in [PortState::Off, PortState::On] {
+        let tables = tables(state, 0);
+        tables.block(false);
+        for frame in [tcp(SYN | ACK), tcp(SYN), tcp(ACK), tcp(RST)] {
+            assert_eq!(decided(&frame, &tables), to(Verdict::RedirectEphemeral));
+        }
+        assert_eq!(decided(&quoting(), &tables), to(Verdict::RedirectIcmp));
+        assert!(!tables.is_shared());
     }
-    assert_eq!(decided(&quoting(), &tables), to(Verdict::RedirectIcmp));
 }
 
 #[test]
 fn a_block_decides_nothing_for_datagrams() {
-    let mut off = tables(PortState::Off, 0);
-    let mut on = tables(PortState::On, 0);
-    for tables in [&mut off, &mut on] {
-        tables.ephemeral.insert(ephemeral_index(80), 7 + 1);
+    let (off, on) = (tables(PortState::Off, 0), tables(PortState::On, 0));
+    for tables in [&off, &on] {
+        tables.block_of(7, true);
     }
     assert_eq!(decided(&udp(), &off), pass(Verdict::PassPolicyOff));
     assert_eq!(decided(&quoting_udp(), &off), pass(Verdict::PassIcmp));
@@ -273,17 +294,55 @@ fn a_port_with_a_datagram_socket_is_its_stacks_alone() {
 }
 
 #[test]
-fn a_shared_ephemeral_block_leaves_the_kernel_whatever_socket_it_has() {
+fn who_listens_in_a_block_is_found_by_a_syn_and_takes_nothing_from_the_stack() {
     let mut tables = tables(PortState::Off, 0);
-    tables.ephemeral.insert(ephemeral_index(80), (5 + 1) | EPHEMERAL_KERNEL_FLOWS);
-    assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectEphemeral));
-    for socket in [KernelSocket::Listener, KernelSocket::Connection] {
-        tables.kernel.insert(key(Proto::Tcp), socket);
-        assert_eq!(decided(&tcp(ACK), &tables), pass(Verdict::PassKernelFlow));
-        assert_eq!(decided(&quoting(), &tables), pass(Verdict::PassIcmp));
+    tables.block(false);
+    tables.kernel.insert(key(Proto::Tcp), KernelSocket::Listener);
+    assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectEphemeral), "not looked up");
+    assert_eq!(decided(&tcp(SYN), &tables), pass(Verdict::PassPolicyOff));
+    assert!(tables.is_shared(), "what follows is looked up");
+    // The handshake makes a connection of the kernel's; until then, and beside it, the stack may have one from there.
+    for frame in [tcp(ACK), tcp(SYN | ACK), tcp(RST)] {
+        assert_eq!(decided(&frame, &tables), to(Verdict::RedirectEphemeral));
     }
-    // The flag alone names no stack.
-    tables.ephemeral.insert(ephemeral_index(80), EPHEMERAL_KERNEL_FLOWS);
+    tables.kernel.insert(key(Proto::Tcp), KernelSocket::Connection);
+    for frame in [tcp(ACK), tcp(SYN), tcp(RST)] {
+        assert_eq!(decided(&frame, &tables), pass(Verdict::PassKernelFlow));
+    }
+    assert_eq!(decided(&quoting(), &tables), pass(Verdict::PassIcmp));
+}
+
+#[test]
+fn who_connects_from_a_block_is_found_by_what_answers_him() {
+    for answer in [tcp(SYN | ACK), tcp(RST | ACK), quoting()] {
+        let mut tables = tables(PortState::Off, 0);
+        tables.block(false);
+        tables.kernel.insert(key(Proto::Tcp), KernelSocket::Connection);
+        assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectEphemeral), "not looked up");
+        assert!(matches!(decided(&answer, &tables), Decision::Pass(_)) && tables.is_shared());
+        assert_eq!(decided(&tcp(ACK), &tables), pass(Verdict::PassKernelFlow));
+    }
+}
+
+#[test]
+fn a_port_that_is_served_in_a_block_is_its_servers() {
+    let mut tables = tables(PortState::On, 0);
+    tables.block_of(7, false);
+    tables.kernel.insert(key(Proto::Tcp), KernelSocket::Listener); // the shadow
+    assert_eq!(decided(&tcp(SYN), &tables), to(Verdict::RedirectBucket));
+    assert!(tables.is_shared());
+    assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectBucket));
+    tables.flows.insert(key(Proto::Tcp), 5);
+    assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectFlow), "the connection of a stack that connects");
+    tables.policy.insert(policy_index(Proto::Tcp, 80), PortEntry::new(PortState::Off, PORT_HAS_FLOWS, GROUP));
+    assert_eq!(decided(&tcp(ACK), &tables), to(Verdict::RedirectFlow));
+    assert_eq!(decided(&tcp(SYN), &tables), to(Verdict::RedirectFlow));
+}
+
+#[test]
+fn the_mark_alone_names_no_stack() {
+    let tables = tables(PortState::Off, 0);
+    tables.share_block(ephemeral_index(80));
     assert_eq!(decided(&tcp(ACK), &tables), pass(Verdict::PassPolicyOff));
 }
 

@@ -15,11 +15,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
 use aya::programs::{Xdp, XdpMode};
-use frames::{ACK, SYN};
+use frames::{ACK, RST, SYN};
 use netns::{in_fresh_netns, ip, peer_namespace};
 use sidestep_xdp::maps::{
-    EPHEMERAL_KERNEL_FLOWS, FlowKey, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict,
-    ipv4_mapped,
+    BlockEntry, FlowKey, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict, ipv4_mapped,
 };
 use sidestep_xdp::steer::bucket_of;
 use support::{Steer, xsk};
@@ -74,7 +73,7 @@ fn every_way_to_a_stack_redirects_to_its_socket() {
         steer.expect(&frames::ethernet(0x86dd, &udp6), Verdict::RedirectBucket);
         steer.flow(&key4(80), 6);
         steer.expect(&tcp4(80, ACK), Verdict::RedirectFlow);
-        steer.ephemeral(33_000, 7 + 1);
+        steer.ephemeral(33_000, BlockEntry::new(7, false));
         steer.expect(&tcp4(33_000, ACK), Verdict::RedirectEphemeral);
         let udp = frames::udp(CLIENT, 33_001, b"x");
         let udp = frames::ethernet(0x0800, &frames::ipv4(REMOTE, LOCAL, 17, &[], &udp));
@@ -192,7 +191,7 @@ fn live_kernel_connections_stay_with_the_kernel() {
         steer.policy(Proto::Tcp, 80, PortEntry::new(PortState::Draining, 0, 3));
         round_trip(&steer, Verdict::PassKernelFlow);
         steer.policy(Proto::Tcp, 80, PortEntry::default());
-        steer.ephemeral(80, (5 + 1) | EPHEMERAL_KERNEL_FLOWS);
+        steer.ephemeral(80, BlockEntry::new(5, true));
         round_trip(&steer, Verdict::PassKernelFlow);
         drop(stream);
         peer.join().expect("the peer ends");
@@ -235,16 +234,26 @@ fn kernel_sockets_of_both_families_are_found() {
             drop(client);
             // The server closed first: its end is in TIME-WAIT, and still the kernel's.
             steer.expect(&frame(ACK), Verdict::PassKernelFlow);
-            // In a shared block of ephemeral ports, a listener counts as well.
-            steer.policy(Proto::Tcp, 81, PortEntry::default());
-            let other = TcpListener::bind((here, 81)).expect("listen");
-            steer.ephemeral(81, (5 + 1) | EPHEMERAL_KERNEL_FLOWS);
-            let mut to_81 = frame(SYN);
-            let port = to_81.len() - 20 + 3;
-            to_81[port] = 81;
-            steer.expect(&to_81, Verdict::PassKernelFlow);
-            drop(other);
-            steer.expect(&to_81, Verdict::RedirectEphemeral);
+            // In a block of ephemeral ports a listener gets its SYNs, and who connects its answers.
+            steer.policy(Proto::Tcp, 80, PortEntry::default());
+            for answer in [SYN | ACK, RST | ACK] {
+                steer.ephemeral(80, BlockEntry::new(5, false));
+                steer.expect(&frame(ACK), Verdict::RedirectEphemeral);
+                steer.expect(&frame(answer), Verdict::PassKernelFlow);
+                steer.expect(&frame(ACK), Verdict::PassKernelFlow);
+            }
+            let frame_from = |from: u16, flags| {
+                let mut frame = frame(flags);
+                let at = frame.len() - 20;
+                frame[at..at + 2].copy_from_slice(&from.to_be_bytes());
+                frame
+            };
+            steer.ephemeral(80, BlockEntry::new(5, false));
+            steer.expect(&frame_from(7, SYN), Verdict::PassPolicyOff);
+            steer.expect(&frame_from(7, ACK), Verdict::RedirectEphemeral);
+            steer.expect(&frame(ACK), Verdict::PassKernelFlow);
+            drop(listener);
+            steer.expect(&frame_from(7, SYN), Verdict::RedirectEphemeral);
         }
     });
 }
@@ -300,7 +309,7 @@ fn cost() {
         report("IPv4, port off", &mut steer, &tcp4(81, ACK));
         report("IPv4, bucket", &mut steer, &tcp4(80, ACK));
         report("IPv6, bucket", &mut steer, &tcp6);
-        steer.ephemeral(33_000, 5 + 1);
+        steer.ephemeral(33_000, BlockEntry::new(5, false));
         report("IPv4, ephemeral", &mut steer, &tcp4(33_000, ACK));
         let shared = PortEntry::new(PortState::On, PORT_KERNEL_FLOWS, 3);
         steer.policy(Proto::Tcp, 80, shared);

@@ -237,7 +237,7 @@ impl Daemon {
     fn block(&mut self, index: u64, peer: &Peer) -> Answer {
         match self.stack_of(index, peer).map(|i| self.give_block(i)) {
             None => Answer::refuse(libc::EINVAL, "no such stack"),
-            Some(0) => Answer::refuse(libc::EADDRNOTAVAIL, "no block of local ports is left"),
+            Some(0) => Answer::refuse(libc::EADDRNOTAVAIL, "all local ports of the device are given to programs"),
             Some(n) => Answer::ok(u64::from(n)),
         }
     }

@@ -17,13 +17,13 @@
 //! Should the daemon die anywhere in between, the port is served: by those who had the buckets, and by the kernel. The
 //! next daemon writes the entry as the policy wants it, and puts out who does not listen ([`Daemon::leave_deserted`]).
 
-use super::locks::{Held, await_users, lock};
+use super::locks::{Held, await_users, lock, lock_patiently};
 use super::orphans::hold_waiting;
 use super::ports::{arena_proto, name_of};
 use super::quiesce::await_runs;
 use super::steering::{Plan, Port, Steering};
 use super::{Daemon, log};
-use crate::failure::Outcome;
+use crate::failure::{Outcome, fail};
 use sidestep_stack::addr::Flow;
 use sidestep_stack::arena::Proto;
 use sidestep_stack::runtime::{Guard, now};
@@ -32,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 impl Daemon {
     pub(super) fn join(&mut self, port: Port, stack: u32) -> Outcome<()> {
+        self.make_way(port)?;
         match self.steering.plan_join(port, stack)? {
             Some(plan) => {
                 let done = self.carry_out(plan);
@@ -43,6 +44,22 @@ impl Daemon {
             }
             None => Ok(()),
         }
+    }
+
+    /// A port that is to be served may be one of a stack's own, from which it opens connections: it opens no more from there, and
+    /// those that it has are pinned.
+    fn make_way(&mut self, port: Port) -> Outcome<()> {
+        let Some(opener) = self.steering.opener_from(port) else { return Ok(()) };
+        let Some(live) = self.stacks.get(&opener) else { return Ok(()) };
+        let Some(mut guard) = lock_patiently(&live.stack) else {
+            fail!("port {}: the program that connects from there does not answer", name_of(port))
+        };
+        guard.retire_port_block(port.1);
+        let mut flows = Vec::new();
+        guard.connections_of_port(port.1, |flow| flows.push(Steering::key(port, flow)));
+        drop(guard);
+        flows.into_iter().try_for_each(|key| self.steering.pin(key, opener))?;
+        self.steering.share_block_of(port)
     }
 
     pub(super) fn leave(&mut self, port: Port, stack: u32) -> Outcome<()> {

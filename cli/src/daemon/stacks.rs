@@ -17,6 +17,7 @@ use sidestep_stack::addr::{Endpoint, Flow};
 use sidestep_stack::arena::{BELLS, MAX_STACKS, Proto};
 use sidestep_stack::engine::{Config, TxChecksum};
 use sidestep_stack::runtime::{Guard, Stack, now};
+use sidestep_stack::socket::PORTS_PER_BLOCK;
 use sidestep_stack::time::Instant;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -233,15 +234,18 @@ impl Daemon {
     }
 
     /// Gives a stack another block of local ports; returns how many it got.
-    pub(super) fn give_block(&mut self, index: u32) -> u16 {
+    pub(super) fn give_block(&mut self, index: u32) -> u32 {
         let Some(live) = self.stacks.get(&index) else { return 0 };
         let block = self.steering.take_block(index).unwrap_or_else(|e| {
             log(format_args!("{e}"));
             None
         });
-        let Some((first, count)) = block else { return 0 };
-        let given = lock(&live.stack).is_some_and(|mut guard| guard.add_port_block(first, count));
-        if given { count } else { 0 }
+        let Some(mut guard) = lock(&live.stack) else { return 0 };
+        let Some(block) = block else {
+            guard.clear_ports_low();
+            return 0;
+        };
+        if guard.add_port_block(block) { PORTS_PER_BLOCK } else { 0 }
     }
 
     /// Frees a stack in which nothing lives and that nobody uses; at once, for it must not be found again meanwhile.

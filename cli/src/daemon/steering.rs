@@ -4,12 +4,12 @@
 //! their bucket moves, and ports switch through states in which both old and new connections are served.
 
 mod audit;
+mod blocks;
 mod recover;
 
 use super::groups::{BUCKETS, Group, Owners, part, rebalance};
 use super::kernel_sockets;
 use super::quiesce::await_runs;
-use super::sysctl::block_ports;
 use crate::failure::{Context, Failure, Outcome, fail};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap as BpfHash, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -18,9 +18,8 @@ use sidestep_stack::arena::Policy;
 use sidestep_stack::runtime::map_datagram_ports;
 use sidestep_stack::udp::DatagramPorts;
 use sidestep_xdp::maps::{
-    ABI_VERSION, CONFIG_VLAN_OK, Config, EPHEMERAL_KERNEL_FLOWS, FlowKey, MAX_GROUPS, NO_STACK, PORT_HAS_FLOWS,
-    PORT_KERNEL_FLOWS, PortEntry, PortState, Proto, Verdict, bucket_index, ephemeral_index, names, policy_index,
-    xsk_index,
+    ABI_VERSION, BlockEntry, CONFIG_VLAN_OK, Config, FlowKey, MAX_GROUPS, NO_STACK, PORT_HAS_FLOWS, PORT_KERNEL_FLOWS,
+    PortEntry, PortState, Proto, Verdict, bucket_index, names, policy_index, xsk_index,
 };
 use sidestep_xdp::steer::bucket_of;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -35,19 +34,12 @@ pub(crate) fn proto_of(port: Port) -> Proto {
     if port.0 == Proto::Udp as u8 { Proto::Udp } else { Proto::Tcp }
 }
 
-/// An ephemeral block that a stack has.
-struct Block {
-    number: u8,
-    stack: u32,
-    has_kernel_flows: bool,
-}
-
 pub(crate) struct Steering {
     /// Keeps the program and its maps; the device does too, once it is attached.
     _loaded: Option<Ebpf>,
     config: Array<MapData, [u8; 16]>,
     xsks: XskMap<MapData>,
-    ephemeral: Array<MapData, u32>,
+    ephemeral: Array<MapData, [u8; 8]>,
     datagram_ports: MapData,
     steered: &'static DatagramPorts,
     policy: Array<MapData, [u8; 4]>,
@@ -63,7 +55,7 @@ pub(crate) struct Steering {
     /// Ports that had pins which are gone.
     unpinned: HashSet<Port>,
     free_blocks: Vec<u8>,
-    blocks: Vec<Block>,
+    blocks: Vec<blocks::Block>,
     addresses: HashSet<[u8; 16]>,
 }
 
@@ -213,37 +205,13 @@ impl Steering {
         for queue in 0..self.queues {
             let _ = self.xsks.unset(xsk_index(stack, self.queues, queue));
         }
-        for block in self.blocks.extract_if(.., |b| b.stack == stack).collect::<Vec<_>>() {
-            let _ = self.ephemeral.set(ephemeral_index(*block_ports(block.number).start()), NO_STACK, 0);
-            self.free_blocks.insert(0, block.number); // used last: peers may hold its ports in TIME-WAIT
-        }
+        self.take_blocks_back(stack);
         // What it had no time to clear; its successor starts with none.
         for entry in self.steered {
             let _ = entry.compare_exchange(u64::from(stack) + 1, 0, Relaxed, Relaxed);
         }
         let flows: Vec<FlowKey> = self.pinned.iter().filter(|(_, s)| **s == stack).map(|(k, _)| *k).collect();
         flows.iter().for_each(|key| self.unpin(key));
-    }
-
-    /// Whether [`Steering::take_block`] would find one.
-    pub(crate) fn has_block(&self) -> bool {
-        !self.free_blocks.is_empty()
-    }
-
-    /// A block of local ports for a stack's active opens: its first port, and how many.
-    pub(crate) fn take_block(&mut self, stack: u32) -> Outcome<Option<(u16, u16)>> {
-        let sockets = kernel_sockets::tcp();
-        let is_used = |block: u8| sockets.iter().any(|s| block_ports(block).contains(&s.port));
-        // One without kernel sockets if there is any; else the program must look each packet up.
-        let at = self.free_blocks.iter().rposition(|b| !is_used(*b)).or(self.free_blocks.len().checked_sub(1));
-        let Some(at) = at else { return Ok(None) };
-        let number = self.free_blocks.remove(at);
-        let has_kernel_flows = is_used(number);
-        let ports = block_ports(number);
-        let entry = (stack + 1) | if has_kernel_flows { EPHEMERAL_KERNEL_FLOWS } else { 0 };
-        self.ephemeral.set(ephemeral_index(*ports.start()), entry, 0).context("cannot steer a block of ports")?;
-        self.blocks.push(Block { number, stack, has_kernel_flows });
-        Ok(Some((*ports.start(), ports.len() as u16)))
     }
 
     /// The ports that a stack serves.
@@ -496,7 +464,7 @@ impl Steering {
         !self.pinned.is_empty()
             || !self.unpinned.is_empty()
             || self.groups.values().any(|g| g.has_kernel_flows || g.is_uneven || !g.passed_over.is_empty())
-            || self.blocks.iter().any(|b| b.has_kernel_flows)
+            || self.blocks.iter().any(|b| b.is_shared)
     }
 
     /// The ports and stacks of pinned flows: whose flows are to be looked at.
@@ -506,8 +474,9 @@ impl Steering {
 
     /// Looks after what ends with time: kernel connections on ports that are ours, and ports that have no pins any more.
     pub(crate) fn sweep(&mut self, policy: impl Fn(Port) -> Policy) -> Outcome<()> {
+        self.look_at_blocks();
         let waiting: Vec<Port> = self.groups.iter().filter(|(_, g)| g.has_kernel_flows).map(|(p, _)| *p).collect();
-        if !waiting.is_empty() || self.blocks.iter().any(|b| b.has_kernel_flows) {
+        if !waiting.is_empty() || self.blocks.iter().any(|b| b.is_shared) {
             await_runs(); // a SYN that was let through a moment ago counts
             let sockets = kernel_sockets::tcp();
             for port in waiting {
@@ -517,18 +486,6 @@ impl Steering {
         }
         let over = std::mem::take(&mut self.unpinned);
         over.into_iter().try_for_each(|port| self.write_port(port, policy(port)))
-    }
-
-    fn clear_blocks(&mut self, sockets: &[kernel_sockets::KernelSocket]) -> Outcome<()> {
-        for block in self.blocks.iter_mut().filter(|b| b.has_kernel_flows) {
-            let ports = block_ports(block.number);
-            if !sockets.iter().any(|s| ports.contains(&s.port)) {
-                block.has_kernel_flows = false;
-                let index = ephemeral_index(*ports.start());
-                self.ephemeral.set(index, block.stack + 1, 0).context("cannot steer a block of ports")?;
-            }
-        }
-        Ok(())
     }
 
     /// The key under which a flow would be pinned.

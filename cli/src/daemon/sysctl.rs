@@ -1,6 +1,7 @@
 //! The kernel's settings: its sysctls as our defaults, and the ephemeral ports that it keeps its hands off.
 
 use crate::failure::{Context, Outcome};
+use sidestep_stack::socket::{PORT_BLOCKS_MAX, PORTS_PER_BLOCK};
 use sidestep_stack::tcp::Algorithm;
 use sidestep_stack::time::SEC;
 use sidestep_stack::tunables::Tunables;
@@ -13,10 +14,7 @@ const LOCAL_RANGE: &str = "net/ipv4/ip_local_port_range";
 /// Most a connection buffers, whatever the sysctls say.
 const BUFFER_MAX: u32 = 64 << 20;
 
-/// Ports of one ephemeral block.
-pub(crate) const BLOCK_PORTS: u32 = 1 << sidestep_xdp::maps::EPHEMERAL_BLOCK_BITS;
-/// Most blocks that a daemon reserves.
-const BLOCKS_MAX: usize = 64;
+const _: () = assert!(PORTS_PER_BLOCK == 1 << sidestep_xdp::maps::EPHEMERAL_BLOCK_BITS);
 
 fn read(name: &str) -> std::io::Result<String> {
     std::fs::read_to_string(format!("/proc/sys/{name}"))
@@ -168,9 +166,9 @@ pub(crate) fn block_ports(block: u8) -> RangeInclusive<u16> {
 /// The blocks to take from the kernel's ephemeral range: whole ones, from its top, at most half of it, none that
 /// somebody (another daemon, the operator) reserved before.
 pub(crate) fn choose_blocks(range: RangeInclusive<u16>, reserved: &PortSet) -> Vec<u8> {
-    let first = u32::from(*range.start()).div_ceil(BLOCK_PORTS);
-    let end = (u32::from(*range.end()) + 1) / BLOCK_PORTS;
-    let most = (end.saturating_sub(first) as usize / 2).min(BLOCKS_MAX);
+    let first = u32::from(*range.start()).div_ceil(PORTS_PER_BLOCK);
+    let end = (u32::from(*range.end()) + 1) / PORTS_PER_BLOCK;
+    let most = (end.saturating_sub(first) as usize / 2).min(PORT_BLOCKS_MAX);
     let whole = (first..end).rev().filter_map(|block| u8::try_from(block).ok());
     whole.filter(|block| !reserved.intersects(&block_ports(*block))).take(most).collect()
 }
@@ -240,7 +238,7 @@ mod tests {
         assert_eq!((blocks.len(), blocks[0], block_ports(blocks[0])), (55, 237, 60672..=60927));
         let taken = PortSet::parse("60700");
         assert_eq!(choose_blocks(32768..=60999, &taken)[0], 236);
-        assert_eq!(choose_blocks(1024..=65535, &PortSet::default()).len(), 64);
+        assert_eq!(choose_blocks(1024..=65535, &PortSet::default()).len(), 126);
         assert_eq!(choose_blocks(1024..=65535, &PortSet::default())[0], 255);
         assert!(choose_blocks(50000..=50100, &PortSet::default()).is_empty());
     }

@@ -190,7 +190,7 @@ pub(super) fn begin_user(
         let _ = guard.set_nonblocking(id, nonblocking);
         options::apply(&mut guard, now, id, &settings);
         let mut started = begin(&mut guard, now, id, local);
-        if started == Err(Errno::EADDRNOTAVAIL) {
+        if started == Err(Errno::EADDRNOTAVAIL) && guard.ports_low() {
             drop(guard);
             attach::more_ports(stack);
             guard = stack.lock();

@@ -40,6 +40,7 @@ pub(crate) use fast_open::EarlyCount;
 pub(crate) use listener::{LISTENER_BUCKETS, QUEUE_ACCEPT, QUEUE_DEPARTED, QUEUE_NONE, QUEUE_SYN};
 pub use options::SocketOption;
 pub(crate) use ports::PortBlocks;
+pub use ports::{PORT_BLOCKS_MAX, PORTS_PER_BLOCK};
 pub use stream::How;
 pub use table::{Family, ProcId, Socket, SocketId};
 pub(crate) use table::{Holders, Kind};

@@ -1,82 +1,138 @@
 //! Local ports for connect(). The daemon gives blocks of the ephemeral range; steering sends a block's packets here.
+//!
+//! Towards a destination all of them may be in use, by connections and TIME-WAITs. To find that out takes a look at each, so the next
+//! ones are told so without a look for a while: about ten times as long as it took.
 
 use super::Errno;
 use crate::addr::{Endpoint, Flow, Ip};
 use crate::engine::Engine;
 use crate::time::Instant;
 
-const BLOCKS_MAX: usize = 64;
+/// Ports of a block.
+pub const PORTS_PER_BLOCK: u32 = 256;
+/// Most blocks of a device, and of a stack: half of all ports.
+pub const PORT_BLOCKS_MAX: usize = 128;
+/// How long a search that found nothing holds, for each port that was looked at.
+const SPENT_US_PER_PORT: u64 = 1;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Between these addresses there was no port left.
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-struct Block {
-    first: u16,
-    count: u16,
+struct Spent {
+    local: Ip,
+    remote: Endpoint,
+    until: Instant,
 }
 
 /// The blocks of one stack.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct PortBlocks {
-    blocks: [Block; BLOCKS_MAX],
+    /// Block `n` begins at port `n * PORTS_PER_BLOCK`.
+    blocks: [u8; PORT_BLOCKS_MAX],
+    /// A bit for each place in `blocks`: no new connection begins there, because somebody serves one of the ports.
+    retired: [u64; PORT_BLOCKS_MAX / 64],
+    spent: Spent,
     count: u32,
     /// Where the search for the next port begins.
     next: u32,
+    /// Ports of a block that are used: all, but for tests.
+    used_ports: u16,
     /// The last search took long, or failed: another block would help.
     low: bool,
-    _pad: [u8; 3],
+    _pad: [u8; 5],
 }
 
 impl Default for PortBlocks {
     fn default() -> Self {
-        PortBlocks { blocks: [Block::default(); BLOCKS_MAX], count: 0, next: 0, low: false, _pad: [0; 3] }
+        PortBlocks {
+            blocks: [0; PORT_BLOCKS_MAX],
+            retired: [0; PORT_BLOCKS_MAX / 64],
+            spent: Spent::default(),
+            count: 0,
+            next: 0,
+            used_ports: PORTS_PER_BLOCK as u16,
+            low: false,
+            _pad: [0; 5],
+        }
     }
 }
 
 impl PortBlocks {
     pub(crate) fn is_low(&self) -> bool {
-        self.low && (self.count as usize) < BLOCKS_MAX
+        self.low && (self.count as usize) < PORT_BLOCKS_MAX
     }
 
-    fn blocks(&self) -> &[Block] {
+    fn blocks(&self) -> &[u8] {
         &self.blocks[..self.count as usize]
     }
 
-    fn total(&self) -> u32 {
-        self.blocks().iter().map(|b| u32::from(b.count)).sum()
+    fn is_retired(&self, at: usize) -> bool {
+        self.retired[at / 64] & 1 << (at % 64) != 0
     }
 
-    /// The `n`th port of all blocks.
-    fn port(&self, mut n: u32) -> Option<u16> {
-        for b in self.blocks() {
-            if n < u32::from(b.count) {
-                return Some(b.first + n as u16);
-            }
-            n -= u32::from(b.count);
-        }
-        None
+    /// Those from which connections are opened.
+    fn open_blocks(&self) -> impl Iterator<Item = u8> {
+        let open = self.blocks().iter().enumerate().filter(|(at, _)| !self.is_retired(*at));
+        open.map(|(_, block)| *block)
+    }
+
+    fn total(&self) -> u32 {
+        self.open_blocks().count() as u32 * u32::from(self.used_ports)
+    }
+
+    /// All ports, once, from where the last search ended.
+    fn in_turn(&self) -> impl Iterator<Item = u16> {
+        let first = |block: u8| u32::from(block) * PORTS_PER_BLOCK;
+        let ports = move |block| first(block)..first(block) + u32::from(self.used_ports);
+        let all = move || self.open_blocks().flat_map(ports);
+        let next = self.next as usize;
+        all().skip(next).chain(all().take(next)).filter_map(|port| u16::try_from(port).ok())
     }
 }
 
 impl Engine<'_> {
-    /// The daemon gives another block of ports. False when the table of blocks is full.
-    pub fn add_port_block(&mut self, first: u16, count: u16) -> bool {
+    /// The daemon gives another block of ports, which begins at `number * PORTS_PER_BLOCK`. False when the table of blocks is full.
+    pub fn add_port_block(&mut self, number: u8) -> bool {
         let ports = &mut self.state.ports;
         let n = ports.count as usize;
-        if n == BLOCKS_MAX || count == 0 || first.checked_add(count - 1).is_none() {
+        if n == PORT_BLOCKS_MAX {
             return false;
         }
         // A stack that starts anew begins somewhere else: its predecessor's flows may be in TIME-WAIT at the peers.
-        ports.next = if n == 0 { (self.state.config.hash_secret[0] % u64::from(count)) as u32 } else { ports.total() };
-        ports.blocks[n] = Block { first, count };
+        let somewhere = self.state.config.hash_secret[0] % u64::from(ports.used_ports);
+        ports.next = if n == 0 { somewhere as u32 } else { ports.total() };
+        ports.blocks[n] = number;
         ports.count += 1;
         ports.low = false;
+        ports.spent = Spent::default();
         true
+    }
+
+    /// The next search begins at this one of all ports.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn begin_ports_at(&mut self, n: u32) {
+        self.state.ports.next = n;
+    }
+
+    /// Uses so many ports of each block alone.
+    #[cfg(test)]
+    pub(crate) fn use_ports_of_blocks(&mut self, ports: u16) {
+        self.state.ports.used_ports = ports;
     }
 
     /// The stack has no blocks any more (the daemon took them back).
     pub fn forget_port_blocks(&mut self) {
         self.state.ports = PortBlocks::default();
+    }
+
+    /// Somebody serves this port: no connection is opened from its block any more. Those that were go on.
+    pub fn retire_port_block(&mut self, port: u16) {
+        let ports = &mut self.state.ports;
+        if let Some(at) = ports.blocks().iter().position(|block| *block == block_of(port)) {
+            ports.retired[at / 64] |= 1 << (at % 64);
+            ports.next = 0;
+        }
     }
 
     /// Whether another block should be asked for.
@@ -91,23 +147,34 @@ impl Engine<'_> {
 
     /// Whether a port lies in one of the stack's blocks.
     pub fn owns_port(&self, port: u16) -> bool {
-        self.state.ports.blocks().iter().any(|b| port >= b.first && port - b.first < b.count)
+        self.state.ports.blocks().contains(&block_of(port))
     }
 
     /// A free local endpoint towards `remote`: ports in turn, the first one whose flow is not in use.
     pub(crate) fn choose_port(&mut self, now: Instant, ip: Ip, remote: Endpoint) -> Result<Endpoint, Errno> {
+        let spent = self.state.ports.spent;
+        if now < spent.until && (spent.local, spent.remote) == (ip, remote) {
+            self.state.counters.port_exhaustions += 1;
+            return Err(Errno::EADDRNOTAVAIL);
+        }
         let flow = |port| Flow { local: Endpoint::new(ip, port), remote };
-        self.choose_port_by(|engine, port| engine.is_flow_free(now, &flow(port))).map(|port| Endpoint::new(ip, port))
+        let chosen = self.choose_port_by(|engine, port| engine.is_flow_free(now, &flow(port)));
+        if chosen.is_err() {
+            let pause_us = u64::from(self.state.ports.total()) * SPENT_US_PER_PORT;
+            self.state.ports.spent = Spent { local: ip, remote, until: now.after_us(pause_us) };
+            self.state.counters.port_exhaustions += 1;
+        }
+        chosen.map(|port| Endpoint::new(ip, port))
     }
 
     /// Ports in turn, the first one that is free.
     pub(super) fn choose_port_by(&mut self, is_free: impl Fn(&mut Self, u16) -> bool) -> Result<u16, Errno> {
-        let total = self.state.ports.total();
-        for tried in 0..total {
-            let n = (self.state.ports.next + tried) % total;
-            let Some(port) = self.state.ports.port(n) else { break };
+        // A copy, for the engine is asked about each.
+        let ports = self.state.ports;
+        let total = ports.total();
+        for (tried, port) in (0u32..).zip(ports.in_turn()) {
             if is_free(self, port) {
-                self.state.ports.next = (n + 1) % total;
+                self.state.ports.next = (ports.next + tried + 1) % total;
                 self.state.ports.low = tried > total / 4;
                 return Ok(port);
             }
@@ -116,4 +183,8 @@ impl Engine<'_> {
         self.state.daemon_told = false;
         Err(Errno::EADDRNOTAVAIL)
     }
+}
+
+fn block_of(port: u16) -> u8 {
+    (u32::from(port) / PORTS_PER_BLOCK) as u8
 }

@@ -9,7 +9,7 @@ use crate::engine::{Config, Engine, Parts, StackState};
 use crate::ip;
 use crate::ip::tables::{Address, Route, RouteKind};
 use crate::link::{self, Tags};
-use crate::socket::{EpollItem, EpollSet, Socket, Unconnected};
+use crate::socket::{EpollItem, EpollSet, PORTS_PER_BLOCK, Socket, Unconnected};
 use crate::tcp::{Context, Options, Tcb, TimeWait};
 use crate::time::Instant;
 use crate::tunables::Tunables;
@@ -142,7 +142,9 @@ impl Host {
         for (prefix, bits) in [(Ip::v4([10, 0, 0, 0]), 120), (v6, 64)] {
             net.set_route(Route { prefix, bits, kind: RouteKind::ViaDevice, ..Route::default() });
         }
-        engine.add_port_block(32768 + 4096 * stack as u16, 4096);
+        const BLOCKS: u8 = 16;
+        (0..BLOCKS).for_each(|n| assert!(engine.add_port_block(128 + BLOCKS * stack as u8 + n)));
+        engine.begin_ports_at((config.hash_secret[0] % (u64::from(BLOCKS) * u64::from(PORTS_PER_BLOCK))) as u32);
     }
 
     /// The engine, for as long as it is looked at.

@@ -538,12 +538,17 @@ fn what_is_longer_than_ipv6_mtu_is_the_kernels_over_ipv6() {
     finish(net);
 }
 
+/// A block of local ports, and the first of them.
+const BLOCK: u8 = 157;
+const FIRST: u16 = 157 * 256;
+
 #[test]
 fn ports_are_used_in_turn_and_none_twice() {
     let mut net = Net::new(1);
     let mut engine = net.hosts[CLIENT].engine();
     engine.forget_port_blocks();
-    assert!(engine.add_port_block(40_000, 8));
+    assert!(engine.add_port_block(BLOCK));
+    engine.use_ports_of_blocks(8);
     let mut ports = std::collections::BTreeSet::new();
     for _ in 0..8 {
         let port = engine.choose_datagram_port().unwrap();
@@ -562,33 +567,34 @@ fn a_port_is_steered_here_for_as_long_as_it_has_a_socket() {
     let mut engine = net.hosts[CLIENT].engine();
     engine.steer_datagrams_by(&table);
     engine.forget_port_blocks();
-    assert!(engine.add_port_block(40_000, 8));
+    assert!(engine.add_port_block(BLOCK));
+    engine.use_ports_of_blocks(8);
     let own = u64::from(engine.frames().owner());
     let entry = |port: u16| table[usize::from(port)].load(Relaxed);
     let open = |engine: &mut Engine<'_>, port| {
         engine.open_datagram(&facts(Endpoint::new(Ip::UNSPECIFIED_V4, port)), PROC).unwrap()
     };
-    let (first, second) = (open(&mut engine, 40_003), open(&mut engine, 40_003));
+    let (first, second) = (open(&mut engine, FIRST + 3), open(&mut engine, FIRST + 3));
     let server = open(&mut engine, PORT);
     assert_eq!(
-        (own != 0, entry(40_003), entry(40_002), entry(PORT)),
+        (own != 0, entry(FIRST + 3), entry(FIRST + 2), entry(PORT)),
         (true, own, 0, 0),
         "a server's port is the daemon's"
     );
     let now = Instant::from_micros(1);
     engine.release(now, first, PROC).unwrap();
-    assert_eq!(entry(40_003), own, "two sockets share it");
+    assert_eq!(entry(FIRST + 3), own, "two sockets share it");
     engine.release(now, second, PROC).unwrap();
-    assert_eq!(entry(40_003), 0);
+    assert_eq!(entry(FIRST + 3), 0);
     // What another stack says of a port stays when a socket of ours there goes.
     table[usize::from(PORT)].store(own + 1, Relaxed);
     engine.release(now, server, PROC).unwrap();
     assert_eq!(entry(PORT), own + 1);
     // A dead owner of the lock: nothing is left of its sockets, and nothing comes here for them.
-    open(&mut engine, 40_007);
-    assert_eq!(entry(40_007), own);
+    open(&mut engine, FIRST + 7);
+    assert_eq!(entry(FIRST + 7), own);
     engine.reset_all();
-    assert_eq!((entry(40_007), entry(PORT)), (0, own + 1));
+    assert_eq!((entry(FIRST + 7), entry(PORT)), (0, own + 1));
 }
 
 #[test]

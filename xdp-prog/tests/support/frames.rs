@@ -74,4 +74,6 @@ fn ports(source: u16, destination: u16) -> Vec<u8> {
 /// TCP flag.
 pub(crate) const SYN: u8 = 0x02;
 /// TCP flag.
+pub(crate) const RST: u8 = 0x04;
+/// TCP flag.
 pub(crate) const ACK: u8 = 0x10;

@@ -8,8 +8,8 @@ use aya::programs::{TestRun as _, Xdp};
 use aya::{Ebpf, TestRunOptions};
 use sidestep_xdp::STEER_OBJECT;
 use sidestep_xdp::maps::{
-    ABI_VERSION, BUCKETS_PER_GROUP, Config, FlowKey, PortEntry, Proto, Verdict, bucket_index, ephemeral_index, names,
-    policy_index, xsk_index,
+    ABI_VERSION, BUCKETS_PER_GROUP, BlockEntry, Config, FlowKey, PortEntry, Proto, Verdict, bucket_index,
+    ephemeral_index, names, policy_index, xsk_index,
 };
 
 /// The program's answers, as the kernel numbers them.
@@ -68,8 +68,8 @@ impl Steer {
         self.set(names::POLICY, policy_index(proto, port), entry.to_bytes());
     }
 
-    pub(crate) fn ephemeral(&mut self, port: u16, entry: u32) {
-        self.set(names::EPHEMERAL, ephemeral_index(port), entry.to_ne_bytes());
+    pub(crate) fn ephemeral(&mut self, port: u16, entry: BlockEntry) {
+        self.set(names::EPHEMERAL, ephemeral_index(port), entry.to_bytes());
     }
 
     pub(crate) fn datagram_port(&mut self, port: u16, entry: u64) {

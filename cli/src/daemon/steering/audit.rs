@@ -1,8 +1,8 @@
 //! What the maps say, beside what the daemon believes of them: for `sidestep doctor`.
 
-use super::{NO_STACK, Steering, bucket_index};
+use super::{BlockEntry, NO_STACK, Steering, bucket_index};
 use sidestep_stack::engine::Count;
-use sidestep_xdp::maps::{BUCKETS_PER_GROUP, EPHEMERAL_KERNEL_FLOWS, ephemeral_index};
+use sidestep_xdp::maps::{BUCKETS_PER_GROUP, ephemeral_index};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Steering {
@@ -44,12 +44,14 @@ impl Steering {
     }
 
     fn audit_blocks(&self, is_live: &impl Fn(u32) -> bool) -> Count {
-        let right = |block: &&super::Block| {
-            let first = *super::block_ports(block.number).start();
-            let entry = self.ephemeral.get(&ephemeral_index(first), 0).unwrap_or(NO_STACK);
-            is_live(block.stack) && entry & !EPHEMERAL_KERNEL_FLOWS == block.stack + 1
+        let right = |block: &&super::blocks::Block| {
+            let first = *crate::daemon::sysctl::block_ports(block.number).start();
+            let entry = self.ephemeral.get(&ephemeral_index(first), 0).map(BlockEntry::from_bytes);
+            is_live(block.stack) && entry.is_ok_and(|entry| entry.stack == block.stack + 1)
         };
-        let in_map = self.ephemeral.iter().filter(|entry| !matches!(entry, Ok(NO_STACK))).count() as u32;
+        let has_stack =
+            |entry: &Result<[u8; 8], _>| !matches!(entry, Ok(e) if BlockEntry::from_bytes(*e).stack == NO_STACK);
+        let in_map = self.ephemeral.iter().filter(|entry| has_stack(entry)).count() as u32;
         Count { booked: in_map.max(self.blocks.len() as u32), found: self.blocks.iter().filter(right).count() as u32 }
     }
 

@@ -1,12 +1,13 @@
 //! What a daemon of before told the XDP program, read back from the program's maps: they live as long as it is attached.
 
-use super::{Block, Group, Port, Steering, rebalance};
+use super::blocks::Block;
+use super::{BlockEntry, Group, Port, Steering, rebalance};
 use crate::failure::{Context, Outcome, fail};
 use aya::maps::{Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
 use sidestep_xdp::maps::{
-    ABI_VERSION, Config, EPHEMERAL_BLOCKS, EPHEMERAL_KERNEL_FLOWS, FlowKey, MAX_GROUPS, NO_STACK, PORT_KERNEL_FLOWS,
-    PortEntry, PortState, Proto, bucket_index, policy_index,
+    ABI_VERSION, Config, EPHEMERAL_BLOCKS, FlowKey, MAX_GROUPS, NO_STACK, PORT_KERNEL_FLOWS, PortEntry, PortState,
+    Proto, bucket_index, policy_index,
 };
 use std::collections::HashMap;
 
@@ -49,11 +50,9 @@ impl Steering {
             self.pinned.insert(FlowKey::from_bytes(&key), stack);
         }
         for number in (0..EPHEMERAL_BLOCKS).filter_map(|n| u8::try_from(n).ok()) {
-            let entry = self.ephemeral.get(&u32::from(number), 0)?;
-            let owner = entry & !EPHEMERAL_KERNEL_FLOWS;
-            if owner != NO_STACK {
-                let has_kernel_flows = entry & EPHEMERAL_KERNEL_FLOWS != 0;
-                self.blocks.push(Block { number, stack: owner - 1, has_kernel_flows });
+            let entry = BlockEntry::from_bytes(self.ephemeral.get(&u32::from(number), 0)?);
+            if let Some(stack) = entry.stack.checked_sub(1) {
+                self.blocks.push(Block { number, stack, is_shared: entry.shared != 0 });
             }
         }
         self.free_blocks =

@@ -253,7 +253,8 @@ fn connect_succeeds_a_time_wait_a_second_later_when_told_to() {
 fn with_one_port_a_client_still_connects_every_second() {
     let mut net = Net::new(1);
     net.hosts[CLIENT].engine().forget_port_blocks();
-    assert!(net.hosts[CLIENT].engine().add_port_block(40_000, 1));
+    assert!(net.hosts[CLIENT].engine().add_port_block(157));
+    net.hosts[CLIENT].engine().use_ports_of_blocks(1);
     let (listener, _) = waiting(&mut net, 1);
     for _ in 0..10 {
         net.run_for(SEC);

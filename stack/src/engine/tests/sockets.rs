@@ -157,13 +157,9 @@ fn keepalive_finds_a_dead_peer() {
 
 #[test]
 fn ports_are_used_in_turn_and_run_out() {
-    let config = HostConfig { conns: 2048, sockets: 2048, ..HostConfig::nth(2) };
-    let mut net = Net::with(1, HostConfig::nth(1), config);
-    net.wire.loss = 1000;
-    let (now, remote) = (net.now(), net.endpoint(SERVER, PORT));
+    let (mut net, remote) = client_of(&[BLOCK]);
+    let now = net.now();
     let mut engine = net.hosts[CLIENT].engine();
-    engine.forget_port_blocks();
-    assert!(engine.add_port_block(40_000, 256));
     for i in 0..256 {
         let s = engine.open_stream(Family::V4, false, PROC).unwrap();
         assert_eq!(engine.connect(now, s, None, remote), Err(Errno::EINPROGRESS), "{i}");
@@ -175,9 +171,72 @@ fn ports_are_used_in_turn_and_run_out() {
     let elsewhere = Endpoint::new(remote.ip, 81);
     assert_eq!(engine.connect(now, s, None, elsewhere), Err(Errno::EINPROGRESS), "another destination, the same port");
     let s = engine.open_stream(Family::V4, false, PROC).unwrap();
-    assert!(engine.add_port_block(41_000, 256));
+    assert!(engine.add_port_block(OTHER_BLOCK));
     assert_eq!(engine.connect(now, s, None, remote), Err(Errno::EINPROGRESS));
     assert!(!engine.ports_low());
+}
+
+const BLOCK: u8 = 157;
+const OTHER_BLOCK: u8 = 160;
+
+fn first_of(block: u8) -> u16 {
+    u16::from(block) << 8
+}
+
+/// A client whose SYNs nobody answers, with the ports of these blocks.
+fn client_of(blocks: &[u8]) -> (Net, Endpoint) {
+    let config = HostConfig { conns: 2048, sockets: 2048, ..HostConfig::nth(2) };
+    let mut net = Net::with(1, HostConfig::nth(1), config);
+    net.wire.loss = 1000;
+    let remote = net.endpoint(SERVER, PORT);
+    let mut engine = net.hosts[CLIENT].engine();
+    engine.forget_port_blocks();
+    blocks.iter().for_each(|block| assert!(engine.add_port_block(*block)));
+    (net, remote)
+}
+
+fn try_to_connect(engine: &mut Engine<'_>, now: Instant, remote: Endpoint) -> Result<u16, Errno> {
+    let s = engine.open_stream(Family::V4, false, PROC).unwrap();
+    match engine.connect(now, s, None, remote) {
+        Err(Errno::EINPROGRESS) => Ok(engine.local_endpoint(s).unwrap().port),
+        other => Err(other.unwrap_err()),
+    }
+}
+
+#[test]
+fn ports_that_have_run_out_are_not_looked_through_for_everybody() {
+    let (mut net, remote) = client_of(&[BLOCK]);
+    let now = net.now();
+    let mut engine = net.hosts[CLIENT].engine();
+    for _ in 0..256 {
+        assert!(try_to_connect(&mut engine, now, remote).is_ok());
+    }
+    let looks = |engine: &mut Engine<'_>, now| {
+        engine.clear_ports_low();
+        assert_eq!(try_to_connect(engine, now, remote), Err(Errno::EADDRNOTAVAIL));
+        engine.ports_low()
+    };
+    assert!(looks(&mut engine, now) && !looks(&mut engine, now) && !looks(&mut engine, now.after_us(255)));
+    assert_eq!(engine.counters().port_exhaustions, 3);
+    let elsewhere = Endpoint::new(remote.ip, 81);
+    assert!(try_to_connect(&mut engine, now, elsewhere).is_ok(), "towards others there are ports");
+    assert!(looks(&mut engine, now.after_us(256)) && !looks(&mut engine, now.after_us(256)));
+    assert!(engine.add_port_block(OTHER_BLOCK));
+    assert_eq!(try_to_connect(&mut engine, now.after_us(257), remote), Ok(first_of(OTHER_BLOCK)));
+}
+
+#[test]
+fn from_a_block_in_which_somebody_serves_nobody_connects() {
+    let (mut net, remote) = client_of(&[BLOCK, OTHER_BLOCK]);
+    let now = net.now();
+    let mut engine = net.hosts[CLIENT].engine();
+    engine.retire_port_block(first_of(BLOCK) + 255);
+    let ports: Vec<u16> = (0..256).map(|_| try_to_connect(&mut engine, now, remote).unwrap()).collect();
+    assert!(ports.iter().all(|port| *port >= first_of(OTHER_BLOCK)) && engine.owns_port(first_of(BLOCK)));
+    assert_eq!(try_to_connect(&mut engine, now, remote), Err(Errno::EADDRNOTAVAIL));
+    assert!(engine.ports_low());
+    engine.retire_port_block(first_of(OTHER_BLOCK));
+    assert_eq!(try_to_connect(&mut engine, now, Endpoint::new(remote.ip, 81)), Err(Errno::EADDRNOTAVAIL));
 }
 
 #[test]

@@ -1,0 +1,136 @@
+"""Local ports from which programs connect: others may name them too, and there may be none left."""
+
+import socket
+
+from case import case, expect, expect_equal
+from rig import servers
+from rig.process import wait_until
+from rig.proof import counter
+from rig.servers import REDIS_PORT, wait_for_far_port
+
+from .clients import start_far_redis
+from .fallback import ping, ping_often
+from .languages import PYTHON
+
+OTHER_PORT = 7001
+
+# Connections to a redis that are never idle for long, and must all live.
+HOLDER = """
+import socket, sys, time
+peers = [socket.create_connection((sys.argv[1], int(sys.argv[2]))) for _ in range(8)]
+print(*[peer.getsockname()[1] for peer in peers], flush=True)
+while True:
+    for peer in peers:
+        peer.settimeout(10)
+        peer.sendall(b"PING\\r\\n")
+        if peer.recv(100) != b"+PONG\\r\\n":
+            sys.exit("no PONG")
+    time.sleep(0.005)
+"""
+
+# As many connections as there are ports, all of which work.
+FILLER = """
+import errno, socket, sys
+peers = []
+try:
+    while len(peers) < 3000:
+        peer = socket.socket()
+        peer.connect((sys.argv[1], int(sys.argv[2])))
+        peers.append(peer)
+except OSError as error:
+    print(errno.errorcode[error.errno], end=" ")
+for peer in peers:
+    peer.sendall(b"PING\\r\\n")
+print(len(peers), sum(peer.recv(100) == b"+PONG\\r\\n" for peer in peers))
+"""
+
+
+@case("ports of the block that a stack connects from, named by others: listeners and connections of the kernel's, a server under sidestep",
+      timeout=60, only_sidestep=True)
+def named_local_ports(rig):
+    start_far_redis(rig)
+    holder = rig.start_served("holder", [PYTHON, "-c", HOLDER, rig.far.ipv4, REDIS_PORT], [])
+    wait_until(lambda: "\n" in holder.output(), 10, "the clients did not connect")
+    used = [int(word) for word in holder.output().split()]
+    expect_equal(len({port >> 8 for port in used}), 1, "blocks in use")
+    free = next(port for port in range(used[0] & ~255, (used[0] | 255) - 2) if not {port, port + 1, port + 2} & set(used))
+    for port in (used[0], free):
+        listen_in_the_kernel(rig, port)
+    for port in (used[1], free + 1):
+        connect_by_the_kernel(rig, port)
+    with rig.carried_by_user_stack(frames=100):
+        wait_until(lambda: pings(rig) > 200, 10, "the clients' connections do not go on")
+    for port in (used[2], free + 2):
+        rig.start_redis(port)
+        with rig.carried_by_user_stack(frames=300):
+            ping_often(rig, port=port)
+    expect(holder.is_running(), f"a connection of the block's stack was lost: {holder.output()}")
+    rig.near.check(rig.sidestep.command("doctor"))
+
+
+def listen_in_the_kernel(rig, port):
+    """A server of which sidestep knows nothing, on every address."""
+    listener = rig.near.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with listener:
+        listener.bind(("0.0.0.0", port))
+        listener.listen()
+        for _ in range(20):
+            with rig.far.connect(rig.near.ipv4, port, timeout=5) as client:
+                server, _ = listener.accept()
+                with server:
+                    server.settimeout(5)
+                    client.sendall(b"x" * 5000)
+                    expect_equal(len(server.recv(5000, socket.MSG_WAITALL)), 5000, f"octets to port {port}")
+                    server.sendall(b"thanks")
+                    expect_equal(client.recv(6, socket.MSG_WAITALL), b"thanks", f"answer of port {port}")
+
+
+def connect_by_the_kernel(rig, port):
+    """A client of which sidestep knows nothing: it is served, and where nobody listens it is refused at once."""
+    with rig.far.listen(OTHER_PORT) as listener, client_at(rig, port) as client:
+        client.connect((rig.far.ipv4, OTHER_PORT))
+        server, _ = listener.accept()
+        with server:
+            server.sendall(b"x" * 5000)
+            expect_equal(len(client.recv(5000, socket.MSG_WAITALL)), 5000, f"octets to port {port}")
+            # The far end has the TIME-WAIT.
+            server.close()
+            expect_equal(client.recv(1), b"", "the end")
+    with client_at(rig, port) as client:
+        try:
+            client.connect((rig.far.ipv4, OTHER_PORT + 1))
+        except ConnectionRefusedError:
+            return
+    expect(False, f"port {port} was not refused")
+
+
+def client_at(rig, port):
+    client = rig.near.socket(socket.AF_INET, socket.SOCK_STREAM)
+    client.settimeout(5)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind((rig.near.ipv4, port))
+    return client
+
+
+def pings(rig):
+    return sum(counter(stack, "rx_segments") for stack in rig.sidestep.status()["stacks"])
+
+
+@case("a client that takes every local port there is: as many as the kernel has, and then the kernel's error", timeout=60)
+def local_ports_run_out(rig):
+    if rig.mode == "sidestep":
+        rig.sidestep.down()
+    rig.near.check(["sh", "-c", "echo 40192 41215 > /proc/sys/net/ipv4/ip_local_port_range"])
+    if rig.mode == "sidestep":
+        rig.sidestep.up()
+    start_far_redis(rig)
+    words = ["prlimit", "--nofile=4000:4000", PYTHON, "-c", FILLER, rig.far.ipv4, REDIS_PORT]
+    filler = rig.start_served("filler", words, [])
+    code = filler.exit_code(40)
+    lines = filler.output().splitlines()
+    expect_equal((code, lines[-1]), (0, "EADDRNOTAVAIL 1024 1024"), "the error, connections, and those that work")
+    if rig.mode == "sidestep":
+        told = [line for line in lines if line.startswith("sidestep: ")]
+        expect(len(told) == 1 and "ports" in told[0], f"it said {told}")
+        moved = rig.witness()
+        expect(moved.redirected > 500 and moved.kernel_in > 500, f"both carry their share: {moved}")
