@@ -37,10 +37,12 @@ pub(crate) struct Attachment {
     control: c_int,
     daemon_bell: c_int,
     arena: Option<&'static Arena>,
+    /// What is asked for now changes nothing in how the process runs: no word if it cannot be had.
+    is_quiet: bool,
 }
 
 pub(crate) static ATTACHMENT: Mutex<Attachment> =
-    Mutex::new(Attachment { device: None, control: -1, daemon_bell: -1, arena: None });
+    Mutex::new(Attachment { device: None, control: -1, daemon_bell: -1, arena: None, is_quiet: false });
 static STAGE: AtomicU8 = AtomicU8::new(Stage::Untried as u8);
 static STACK: OnceLock<Stack> = OnceLock::new();
 /// Our ProcId + 1; 0 is none.
@@ -197,12 +199,15 @@ pub(crate) enum Joined {
 /// The stack takes no more of a port: the kernel has it back.
 pub(crate) fn leave(proto: Proto, port: u16, stack: &Stack) {
     let args = [proto as u64, u64::from(port), u64::from(stack.index()), 0];
-    let _ = ATTACHMENT.lock().call(Op::Leave, args, &mut FdSet::default());
+    let _ = ATTACHMENT.lock().wish(Op::Leave, args);
 }
 
 /// Asks for another block of local ports. There may be none: then a connection or a datagram socket is the kernel's.
 pub(crate) fn more_ports(stack: &Stack) {
-    let _ = ATTACHMENT.lock().call(Op::Block, [u64::from(stack.index()), 0, 0, 0], &mut FdSet::default());
+    if ATTACHMENT.lock().wish(Op::Block, [u64::from(stack.index()), 0, 0, 0]).is_none() {
+        stack.lock().clear_ports_low();
+        say_once(format_args!("sidestep: no local port is left for a connection: the kernel opens it, from its own\n"));
+    }
 }
 
 /// A descriptor of ours got another number. False: it is none of the attachment's.
@@ -254,7 +259,10 @@ impl Attachment {
             Err(e) => {
                 // Without SIDESTEP_DEV nobody asked for this device: no daemon is no news then.
                 if config().device.is_some() {
-                    warn(Why::NoDaemon, format_args!("{}: errno {}", device.as_str(), e.raw_os_error().unwrap_or(0)));
+                    self.complain(
+                        Why::NoDaemon,
+                        format_args!("{}: errno {}", device.as_str(), e.raw_os_error().unwrap_or(0)),
+                    );
                 }
                 return None;
             }
@@ -276,7 +284,7 @@ impl Attachment {
         let reply = self.call_connected(Op::Hello, known, &mut fds)?;
         let &[memfd, bell, ..] = fds.as_slice() else {
             fds.close_all();
-            warn(Why::Refused, format_args!("the greeting came without descriptors"));
+            self.complain(Why::Refused, format_args!("the greeting came without descriptors"));
             return None;
         };
         if self.arena.is_some() {
@@ -298,7 +306,7 @@ impl Attachment {
         match Arena::map(memfd) {
             Ok(arena) => Some(arena),
             Err(e) => {
-                warn(Why::Arena, format_args!("{e}"));
+                self.complain(Why::Arena, format_args!("{e}"));
                 None
             }
         }
@@ -315,6 +323,20 @@ impl Attachment {
         }
         self.greet()?;
         self.call_connected(op, args, fds)
+    }
+
+    /// A request whose refusal changes nothing in how the process runs.
+    fn wish(&mut self, op: Op, args: [u64; 4]) -> Option<Reply> {
+        self.is_quiet = true;
+        let reply = self.call(op, args, &mut FdSet::default());
+        self.is_quiet = false;
+        reply
+    }
+
+    fn complain(&self, why: Why, detail: core::fmt::Arguments<'_>) {
+        if !self.is_quiet {
+            warn(why, detail);
+        }
     }
 
     fn call_connected(&mut self, op: Op, args: [u64; 4], fds: &mut FdSet) -> Option<Reply> {
@@ -351,19 +373,14 @@ impl Attachment {
     fn judge(&mut self, op: Op, answer: std::io::Result<Reply>, fds: &mut FdSet) -> Option<Reply> {
         match answer {
             Ok(reply) if reply.status == 0 => Some(reply),
-            // What cannot be had of something bounded is the kernel's this time; the program does not run on the kernel for that.
-            Ok(reply) if op == Op::Block => {
-                say_once(format_args!("sidestep: {}: the kernel opens the connections that need one\n", reply.text()));
-                None
-            }
             Ok(reply) => {
                 fds.close_all();
-                warn(Why::Refused, format_args!("{} ({op:?}, errno {})", reply.text(), reply.status));
+                self.complain(Why::Refused, format_args!("{} ({op:?}, errno {})", reply.text(), reply.status));
                 None
             }
             Err(e) => {
                 self.hang_up();
-                warn(Why::NoDaemon, format_args!("{op:?}: errno {}", e.raw_os_error().unwrap_or(0)));
+                self.complain(Why::NoDaemon, format_args!("{op:?}: errno {}", e.raw_os_error().unwrap_or(0)));
                 None
             }
         }

@@ -12,7 +12,9 @@ from rig import proof, servers
 from rig.process import Failed, Process, wait_until
 from rig.servers import NGINX_PORT, REDIS_PORT
 
+from .clients import start_far_redis
 from .fallback import ping, ping_often
+from .languages import PYTHON
 
 
 @case("the daemon is killed under load: connections go on, a new daemon takes over", timeout=90, only_sidestep=True, daemon=False)
@@ -35,6 +37,38 @@ def killed_daemon(rig):
     rig.start_redis(port=6380)
     with rig.carried_by_user_stack(frames=100):
         ping_often(rig, port=6380)
+
+
+LEFT_ALONE = """
+import socket, sys
+listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
+while True:
+    client, _ = listener.accept()
+    if client.recv(2) == b"go":
+        break
+listener.close()
+peers = [socket.create_connection((sys.argv[3], int(sys.argv[4]))) for _ in range(300)]
+for peer in peers:
+    peer.sendall(b"PING\\r\\n")
+client.sendall(b"%d" % sum(peer.recv(100) == b"+PONG\\r\\n" for peer in peers))
+"""
+
+
+@case("without a daemon a program under --strict closes a listener and connects, also when its ports have run out", timeout=60,
+      only_sidestep=True, daemon=False)
+def left_alone(rig):
+    rig.near.check(["sh", "-c", "echo 40192 41215 > /proc/sys/net/ipv4/ip_local_port_range"])
+    daemon = start_daemon(rig)
+    start_far_redis(rig)
+    words = [PYTHON, "-c", LEFT_ALONE, rig.near.ipv4, NGINX_PORT, rig.far.ipv4, REDIS_PORT]
+    server = rig.start_served("left-alone", words, [NGINX_PORT])
+    servers.wait_for_port(rig, server, NGINX_PORT)
+    with rig.far.connect(rig.near.ipv4, NGINX_PORT) as client:
+        daemon.signal(signal.SIGKILL)
+        daemon.exit_code(5)
+        client.sendall(b"go")
+        expect_equal(client.recv(100), b"300", "connections that work")
+    expect_equal(server.exit_code(5), 0, f"the program's end: {server.output()}")
 
 
 @case("a program started after the daemon's death brings a new daemon up", timeout=60, only_sidestep=True, daemon=False)
