@@ -4,6 +4,7 @@
 use super::access::Peer;
 use super::clients::Answer;
 use super::kernel_sockets;
+use super::locks::lock_patiently;
 use super::steering::Port;
 use super::{Daemon, log};
 use crate::failure::Outcome;
@@ -94,6 +95,10 @@ impl Daemon {
         let arena = self.arena;
         let done = self.steering.sweep(|port| arena.policy(arena_proto(port), port.1));
         self.tell(done);
+        for (block, stack) in self.steering.take_cleared() {
+            let live = self.stacks.get(&stack).and_then(|live| lock_patiently(&live.stack));
+            live.into_iter().for_each(|mut guard| guard.reopen_port_block(block));
+        }
         self.even_out();
         self.sweep_orphans();
         if std::mem::take(&mut self.has_deserters) {

@@ -56,6 +56,8 @@ pub(crate) struct Steering {
     unpinned: HashSet<Port>,
     free_blocks: Vec<u8>,
     blocks: Vec<blocks::Block>,
+    /// [`Steering::take_cleared`]
+    cleared: Vec<(u8, u32)>,
     addresses: HashSet<[u8; 16]>,
 }
 
@@ -158,6 +160,7 @@ impl Steering {
             unpinned: HashSet::new(),
             free_blocks: Vec::new(),
             blocks: Vec::new(),
+            cleared: Vec::new(),
             addresses: HashSet::new(),
         })
     }

@@ -135,6 +135,15 @@ impl Engine<'_> {
         }
     }
 
+    /// Nobody serves a port of the block any more.
+    pub fn reopen_port_block(&mut self, number: u8) {
+        let ports = &mut self.state.ports;
+        if let Some(at) = ports.blocks().iter().position(|block| *block == number) {
+            ports.retired[at / 64] &= !(1 << (at % 64));
+            ports.spent = Spent::default();
+        }
+    }
+
     /// Whether another block should be asked for.
     pub fn ports_low(&self) -> bool {
         self.state.ports.is_low()

@@ -1,6 +1,7 @@
 """Local ports from which programs connect: others may name them too, and there may be none left."""
 
 import socket
+import time
 
 from case import case, expect, expect_equal
 from rig import servers
@@ -26,6 +27,18 @@ while True:
         if peer.recv(100) != b"+PONG\\r\\n":
             sys.exit("no PONG")
     time.sleep(0.005)
+"""
+
+# One connection after the other.
+COMER = """
+import socket, sys, time
+while True:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as peer:
+        peer.settimeout(10)
+        peer.sendall(b"PING\\r\\n")
+        if peer.recv(100) != b"+PONG\\r\\n":
+            sys.exit("no PONG")
+    time.sleep(0.01)
 """
 
 # As many connections as there are ports, all of which work.
@@ -66,6 +79,35 @@ def named_local_ports(rig):
             ping_often(rig, port=port)
     expect(holder.is_running(), f"a connection of the block's stack was lost: {holder.output()}")
     rig.near.check(rig.sidestep.command("doctor"))
+
+
+@case("a client with one block of ports leaves it to a server that asks for one of them, and has it back afterwards", timeout=60, only_sidestep=True)
+def block_lent(rig):
+    rig.sidestep.down()
+    rig.near.check(["sh", "-c", "echo 40192 40703 > /proc/sys/net/ipv4/ip_local_port_range"])
+    rig.sidestep.up()
+    start_far_redis(rig)
+    comer = rig.start_served("comer", [PYTHON, "-c", COMER, rig.far.ipv4, REDIS_PORT], [])
+    expect_opens(rig, "the client has its block")
+    server = rig.start_redis(40700)
+    with rig.far.connect(rig.near.ipv4, 40700) as client:
+        before = opens(rig)
+        for _ in range(50):
+            ping(client)
+            time.sleep(0.01)
+        expect_equal(opens(rig), before, "connections by the user stack while the block is the server's")
+    server.end()
+    expect_opens(rig, "the client has its block again")
+    expect(comer.is_running(), f"a connection failed: {comer.output()}")
+
+
+def opens(rig):
+    return sum(counter(stack, "active_opens") for stack in rig.sidestep.status()["stacks"])
+
+
+def expect_opens(rig, what):
+    before = opens(rig)
+    wait_until(lambda: opens(rig) > before + 10, 10, lambda: f"{what}: {before} connections, then {opens(rig)}")
 
 
 def listen_in_the_kernel(rig, port):

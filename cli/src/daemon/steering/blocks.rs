@@ -95,8 +95,16 @@ impl Steering {
                 self.write_block(number, BlockEntry::new(stack, true)).context("cannot steer a block of ports")?;
             }
             self.blocks.iter_mut().filter(|b| b.number == number).for_each(|b| b.is_shared = is_shared);
+            if !is_shared {
+                self.cleared.push((number, stack));
+            }
         }
         Ok(())
+    }
+
+    /// Blocks that are their stacks' alone again: they may connect from there, if they did not for the sake of a server.
+    pub(crate) fn take_cleared(&mut self) -> Vec<(u8, u32)> {
+        std::mem::take(&mut self.cleared)
     }
 
     /// What the program found out meanwhile.

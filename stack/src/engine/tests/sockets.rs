@@ -237,6 +237,9 @@ fn from_a_block_in_which_somebody_serves_nobody_connects() {
     assert!(engine.ports_low());
     engine.retire_port_block(first_of(OTHER_BLOCK));
     assert_eq!(try_to_connect(&mut engine, now, Endpoint::new(remote.ip, 81)), Err(Errno::EADDRNOTAVAIL));
+    engine.reopen_port_block(BLOCK);
+    assert!((0..256).all(|n| try_to_connect(&mut engine, now, remote) == Ok(first_of(BLOCK) + n)));
+    assert_eq!(try_to_connect(&mut engine, now, remote), Err(Errno::EADDRNOTAVAIL));
 }
 
 #[test]
