@@ -15,29 +15,33 @@ from .languages import PYTHON
 
 OTHER_PORT = 7001
 
-# Connections to a redis that are never idle for long, and must all live.
-HOLDER = """
+_PING = """
 import socket, sys, time
-peers = [socket.create_connection((sys.argv[1], int(sys.argv[2]))) for _ in range(8)]
+
+def connect():
+    return socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10)
+
+def ping(peer):
+    peer.sendall(b"PING\\r\\n")
+    if peer.recv(100) != b"+PONG\\r\\n":
+        sys.exit("no PONG")
+"""
+
+# Connections to a redis that are never idle for long, and must all live.
+HOLDER = _PING + """
+peers = [connect() for _ in range(8)]
 print(*[peer.getsockname()[1] for peer in peers], flush=True)
 while True:
     for peer in peers:
-        peer.settimeout(10)
-        peer.sendall(b"PING\\r\\n")
-        if peer.recv(100) != b"+PONG\\r\\n":
-            sys.exit("no PONG")
+        ping(peer)
     time.sleep(0.005)
 """
 
 # One connection after the other.
-COMER = """
-import socket, sys, time
+COMER = _PING + """
 while True:
-    with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as peer:
-        peer.settimeout(10)
-        peer.sendall(b"PING\\r\\n")
-        if peer.recv(100) != b"+PONG\\r\\n":
-            sys.exit("no PONG")
+    with connect() as peer:
+        ping(peer)
     time.sleep(0.01)
 """
 
