@@ -32,7 +32,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 impl Daemon {
     pub(super) fn join(&mut self, port: Port, stack: u32) -> Outcome<()> {
-        self.make_way(port)?;
+        if self.steering.members(port).is_empty() {
+            self.make_way(port)?;
+        }
         match self.steering.plan_join(port, stack)? {
             Some(plan) => {
                 let done = self.carry_out(plan);
@@ -46,7 +48,7 @@ impl Daemon {
         }
     }
 
-    /// A port that is to be served may be one of a stack's own, from which it opens connections: it opens no more from there, and
+    /// A port that nobody served may be one of a stack's own, from which it opens connections: it opens no more from there, and
     /// those that it has are pinned.
     fn make_way(&mut self, port: Port) -> Outcome<()> {
         let Some(opener) = self.steering.opener_from(port) else { return Ok(()) };
