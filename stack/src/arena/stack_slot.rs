@@ -31,9 +31,9 @@ pub struct StackSlot {
     /// and of its doorbells the kernel's number (`eventfd-id` in fdinfo) plus 1. 0: none.
     pub xsk_inodes: [AtomicU64; MAX_QUEUES],
     pub bell_ids: [AtomicU32; BELLS],
-    /// Up to where the transmit rings are written, in their own positions; further than what is published in the midst of a
-    /// batch alone.
-    pub tx_written: [AtomicU32; MAX_QUEUES],
+    /// Up to where the transmit rings are written, in their own positions (the low half): further than what is published in the midst
+    /// of a batch alone. The high half says which frame that was: [`Frames::sends`](crate::buf::Frames::sends).
+    pub tx_written: [AtomicU64; MAX_QUEUES],
 }
 
 impl StackSlot {

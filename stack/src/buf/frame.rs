@@ -68,6 +68,9 @@ pub struct FreeList {
     _pad: [u8; 3],
     /// The last that was heard of bearers who died with frames in their hands: see [`Frames::recover`].
     bearers_lost: u32,
+    /// The frame that was sent last (index + 1), and how many were, modulo 2^32: see [`Frames::unsend`].
+    sent: u32,
+    sends: u32,
 }
 
 impl Default for FreeList {
@@ -80,6 +83,8 @@ impl Default for FreeList {
             pressure: Pressure::None,
             _pad: [0; 3],
             bearers_lost: 0,
+            sent: 0,
+            sends: 0,
         }
     }
 }
@@ -147,9 +152,23 @@ impl<'m> Frames<'m> {
         self.free.count += 1;
     }
 
-    /// Marks a frame as given to the kernel's transmit ring.
+    /// Marks a frame as given to the kernel's transmit ring. Whoever does so puts it there before the next.
     pub fn mark_in_tx(&mut self, id: FrameId) {
+        self.free.sent = id + 1;
+        self.free.sends = self.free.sends.wrapping_add(1);
         self.shared[id as usize].send();
+    }
+
+    /// How many frames were marked so, modulo 2^32.
+    pub fn sends(&self) -> u32 {
+        self.free.sends
+    }
+
+    /// Somebody died before he had put the last of them into a ring: the kernel never hears of it.
+    pub fn unsend(&mut self) {
+        if let Some(id) = self.free.sent.checked_sub(1) {
+            self.shared[id as usize].come_to(self.owner);
+        }
     }
 
     /// Whether the kernel may still read the frame: its headers must not be rewritten.
@@ -168,7 +187,7 @@ impl<'m> Frames<'m> {
 
     /// Forgets the free frames: whoever rebuilds a stack finds them by owner.
     pub fn forget_free(&mut self) {
-        *self.free = FreeList::default();
+        *self.free = FreeList { sends: self.free.sends, ..FreeList::default() };
     }
 
     /// Free frames at hand, not counting returned ones that were not collected yet.
@@ -309,5 +328,37 @@ impl<'m> Frames<'m> {
         m.off += n;
         m.len -= n;
         m.seq = m.seq.wrapping_add(u32::from(n));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_that_was_marked_and_never_written_is_free_after_a_death() {
+        let mut meta = [FrameMeta::default(); 3];
+        let shared: [FrameShared; 3] = Default::default();
+        let mut data = [0; 3 * FRAME_SIZE];
+        for is_written in [true, false] {
+            let mut free = FreeList::default();
+            let mut frames = Frames::new(&mut meta, &shared, &mut data, &mut free, 1);
+            (0..3).for_each(|id| frames.push_free(id));
+            let sent = [frames.alloc().unwrap(), frames.alloc().unwrap()];
+            frames.mark_in_tx(sent[0]);
+            let written = frames.sends() + u32::from(is_written);
+            frames.mark_in_tx(sent[1]);
+            frames.release(sent[1]);
+            if written != frames.sends() {
+                frames.unsend();
+            }
+            frames.rebuild();
+            assert_eq!(frames.free_count(), if is_written { 1 } else { 2 });
+            assert!(shared[sent[0] as usize].is_leaving(), "the kernel has it");
+            assert_eq!(shared[sent[1] as usize].is_leaving(), is_written);
+            assert_eq!(frames.sends(), 2);
+            frames.forget_free();
+            assert_eq!(frames.sends(), 2, "what is written down refers to it");
+        }
     }
 }

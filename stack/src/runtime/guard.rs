@@ -234,8 +234,9 @@ impl<'s> Guard<'s> {
             }
             queues[q].write_tx(written[q], &out, partial);
             written[q] += 1;
-            let position = queues[q].tx_position(written[q]);
-            self.stack.slot().tx_written[q].store(position, Ordering::Release);
+            let position = u64::from(queues[q].tx_position(written[q]));
+            let sends = u64::from(self.frames_mut().sends());
+            self.stack.slot().tx_written[q].store(sends << 32 | position, Ordering::Release);
             room -= 1;
             if room == 0 || written[q] % 64 == 0 {
                 self.replenish();
@@ -334,8 +335,13 @@ impl<'s> Guard<'s> {
         self.end_rest();
         let owner = self.frames_mut().owner();
         let walk = self.farewells();
+        let written = self.stack.slot().tx_written.each_ref().map(|position| position.load(Ordering::Acquire));
+        let sends = self.frames_mut().sends();
+        if !written.iter().any(|position| (position >> 32) as u32 == sends) {
+            self.frames_mut().unsend();
+        }
         for (q, queue) in self.stack.queues.iter().enumerate() {
-            queue.publish_tx_to(self.stack.slot().tx_written[q].load(Ordering::Acquire));
+            queue.publish_tx_to(written[q] as u32);
             // Frames up to here may or may not have been handled; they all become ours once, by the rebuild below.
             let n = queue.received();
             for i in 0..n {
