@@ -142,6 +142,8 @@ def killed_clients(rig):
     before = rig.witness()
     for round_ in range(5 * LONGER):
         clients = [rig.start(rig.near, f"client-{round_}-{n}", argv) for n in range(4)]
+        if round_ == 0:  # The machine may be busy; later they may be killed while they start, too.
+            wait_until(lambda: (rig.witness() - before).redirected >= 100, 10, "no client came so far")
         time.sleep(dice.uniform(0.2, 0.6))
         for client in clients:
             client.signal(signal.SIGKILL)
