@@ -76,7 +76,8 @@ def named_local_ports(rig):
     for port in (used[1], free + 1):
         connect_by_the_kernel(rig, port)
     with rig.carried_by_user_stack(frames=100):
-        wait_until(lambda: pings(rig) > 200, 10, "the clients' connections do not go on")
+        before = pings(rig)
+        wait_until(lambda: pings(rig) > before + 200, 10, "the clients' connections do not go on")
     for port in (used[2], free + 2):
         rig.start_redis(port)
         with rig.carried_by_user_stack(frames=300):
