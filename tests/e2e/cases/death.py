@@ -15,6 +15,7 @@ from rig.servers import NGINX_PORT, REDIS_PORT
 from .clients import start_far_redis
 from .fallback import ping, ping_often
 from .languages import PYTHON
+from .local_ports import set_local_ports
 
 
 @case("the daemon is killed under load: connections go on, a new daemon takes over", timeout=90, only_sidestep=True, daemon=False)
@@ -57,7 +58,7 @@ client.sendall(b"%d" % sum(peer.recv(100) == b"+PONG\\r\\n" for peer in peers))
 @case("without a daemon a program under --strict closes a listener and connects, also when its ports have run out", timeout=60,
       only_sidestep=True, daemon=False)
 def left_alone(rig):
-    rig.near.check(["sh", "-c", "echo 40192 41215 > /proc/sys/net/ipv4/ip_local_port_range"])
+    set_local_ports(rig, "40192 41215")
     daemon = start_daemon(rig)
     start_far_redis(rig)
     words = [PYTHON, "-c", LEFT_ALONE, rig.near.ipv4, NGINX_PORT, rig.far.ipv4, REDIS_PORT]

@@ -4,10 +4,9 @@ import socket
 import time
 
 from case import case, expect, expect_equal
-from rig import servers
 from rig.process import wait_until
 from rig.proof import counter
-from rig.servers import REDIS_PORT, wait_for_far_port
+from rig.servers import REDIS_PORT
 
 from .clients import start_far_redis
 from .fallback import ping, ping_often
@@ -89,7 +88,7 @@ def named_local_ports(rig):
 @case("a client with one block of ports leaves it to a server that asks for one of them, and has it back afterwards", timeout=60, only_sidestep=True)
 def block_lent(rig):
     rig.sidestep.down()
-    rig.near.check(["sh", "-c", "echo 40192 40703 > /proc/sys/net/ipv4/ip_local_port_range"])
+    set_local_ports(rig, "40192 40703")
     rig.sidestep.up()
     start_far_redis(rig)
     comer = rig.start_served("comer", [PYTHON, "-c", COMER, rig.far.ipv4, REDIS_PORT], [])
@@ -104,6 +103,11 @@ def block_lent(rig):
     server.end()
     expect_opens(rig, "the client has its block again")
     expect(comer.is_running(), f"a connection failed: {comer.output()}")
+
+
+def set_local_ports(rig, ports):
+    """Before the daemon starts, which takes the upper half."""
+    rig.near.check(["sysctl", "-qw", f"net.ipv4.ip_local_port_range={ports}"])
 
 
 def opens(rig):
@@ -175,7 +179,7 @@ def pings(rig):
 def local_ports_run_out(rig):
     if rig.mode == "sidestep":
         rig.sidestep.down()
-    rig.near.check(["sh", "-c", "echo 40192 41215 > /proc/sys/net/ipv4/ip_local_port_range"])
+    set_local_ports(rig, "40192 41215")
     if rig.mode == "sidestep":
         rig.sidestep.up()
     start_far_redis(rig)
