@@ -37,6 +37,11 @@ def counter(stack, name):
     return stack[name] if name in stack else stack["counters"][name]
 
 
+def total(sidestep, name):
+    """A counter, summed over the stacks that there are."""
+    return sum(counter(stack, name) for stack in sidestep.status()["stacks"])
+
+
 def drops(status):
     """All drops of a device: by the stacks, and what the XDP program called malformed."""
     by_stacks = sum(sum(stack["drops"].values()) for stack in status["stacks"])

@@ -11,7 +11,7 @@ import time
 
 from case import case, expect, expect_equal, sha256_of_file
 from rig.process import wait_until
-from rig.proof import counter
+from rig.proof import total
 from rig.servers import wait_for_port, write_random_file
 
 from .databases import AS_NOBODY, BINARIES
@@ -63,7 +63,7 @@ def inetd(rig):
     if rig.mode == "sidestep":
         # The listeners alone are left: nobody holds a connection any more, nor does the daemon.
         wait_until(lambda: sockets_in_stacks(rig) == len(services), 5, lambda: f"sockets left: {sockets_in_stacks(rig)}")
-        taken_up = sum(counter(stack, "inherited") for stack in rig.sidestep.status()["stacks"])
+        taken_up = total(rig.sidestep, "inherited")
         expect(taken_up >= 5 * len(services), f"connections taken up: {taken_up}")
     server.stop()
 
@@ -201,7 +201,7 @@ def passed_to_a_server(rig):
         expect_equal(connection.recv(10), b"", "what came")
 
     def refused():
-        return sum(counter(stack, "inherited_refused") for stack in rig.sidestep.status()["stacks"])
+        return total(rig.sidestep, "inherited_refused")
 
     wait_until(lambda: refused() > 0, 5, "it was not counted")
     output = server.output()

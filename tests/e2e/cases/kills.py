@@ -173,7 +173,7 @@ def killed_at_birth(rig):
 
 
 def connections_of(rig):
-    return sum(proof.counter(stack, "connections") for stack in rig.sidestep.status()["stacks"])
+    return proof.total(rig.sidestep, "connections")
 
 
 # How a program ends with its last write, and what its exit code is then.

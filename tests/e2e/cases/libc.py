@@ -4,7 +4,7 @@ import re
 
 from case import case, expect, expect_equal
 from rig.product import LIBRARY, ROOT, TARGET
-from rig.proof import counter
+from rig.proof import total
 from rig.servers import NGINX_PORT, wait_until
 
 from .clients import as_client, start_far_nginx
@@ -118,7 +118,7 @@ def io_uring_refused(rig):
     client = rig.start(rig.near, "ring", ["sh", "-c", 'sleep 20 | exec "$@"', "sh", *argv])
     wait_until(lambda: client.output().count("\n") >= 2, 10, "it said nothing")
     expect_equal(client.output(), "-1 EPERM\n-1\n", "what both calls gave")
-    refused = sum(counter(stack, "io_uring_refused") for stack in rig.sidestep.status()["stacks"])
+    refused = total(rig.sidestep, "io_uring_refused")
     expect_equal(refused, 2, "rings that were refused and counted")
 
 

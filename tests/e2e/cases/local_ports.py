@@ -5,7 +5,7 @@ import time
 
 from case import case, expect, expect_equal
 from rig.process import wait_until
-from rig.proof import counter
+from rig.proof import total
 from rig.servers import REDIS_PORT
 
 from .clients import start_far_redis
@@ -111,7 +111,7 @@ def set_local_ports(rig, ports):
 
 
 def opens(rig):
-    return sum(counter(stack, "active_opens") for stack in rig.sidestep.status()["stacks"])
+    return total(rig.sidestep, "active_opens")
 
 
 def expect_opens(rig, what):
@@ -172,7 +172,7 @@ def client_at(rig, port):
 
 
 def pings(rig):
-    return sum(counter(stack, "rx_segments") for stack in rig.sidestep.status()["stacks"])
+    return total(rig.sidestep, "rx_segments")
 
 
 @case("a client that takes every local port there is: as many as the kernel has, and then the kernel's error", timeout=60)
